@@ -15,7 +15,11 @@
 //! * [`limits`]: every bound in one place, each with its reason.
 #![forbid(unsafe_code)]
 
+pub mod arena;
+pub mod digest;
 pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod limits;
+pub mod scan;
+pub mod table;

@@ -1,0 +1,287 @@
+//! A request comes in: rows 2 to 13 of the transitions, in their order.
+
+use std::time::{Duration, Instant};
+
+use super::cell::Cell;
+use super::order::Held;
+use super::{Call, CallKey, Refusal, SessionKey, Table};
+use crate::error::Code;
+use crate::frame::{Flags, Frame, NO_DEADLINE_MS, SEQ_MAX};
+
+/// Milliseconds after which a client that met a full server may try again.
+const BUSY_RETRY_AFTER_MS: u32 = 100;
+
+/// A request, and what the server knows of it beyond the frame.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The frame it came in, its body scanned.
+    pub frame: Frame<'a>,
+    /// By which connection it came.
+    pub connection: u64,
+    /// [`Table::digest`] of its method and body.
+    pub digest: u64,
+    /// Whether the method is declared idempotent.
+    pub is_idempotent: bool,
+    /// Why the server would refuse it whatever the table says: no such method, not authorized.
+    pub refusal: Option<Code>,
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Admission<'t> {
+    /// Send the kept answer again.
+    Again(&'t [u8]),
+    /// Send the refusal, then close the connection.
+    Close(Refusal),
+    /// Send the refusal.
+    Refuse(Refusal),
+    /// Run the handler, then tell [`Table::complete`].
+    Run(CallKey),
+    /// Do nothing: the one reply will come when the first copy has ended, or when its turn has
+    /// come.
+    Wait,
+}
+
+impl Table {
+    /// Decides what to do with a request.
+    ///
+    /// A refusal has changed nothing but the floor.
+    #[inline]
+    pub fn admit(&mut self, key: SessionKey, request: &Request<'_>, now: Instant) -> Admission<'_> {
+        let header = &request.frame.header;
+        // Row 2: an unknown session is refused, never created.
+        let Some(session) = self.sessions.get(key) else {
+            self.counters.rejected += 1;
+            return Admission::Refuse(unknown_session());
+        };
+        // Row 3: a connection that was replaced may still have frames on their way.
+        if !session.is_attached_to(request.connection) {
+            self.counters.rejected += 1;
+            return Admission::Close(fenced());
+        }
+        // Row 4.
+        let (seq, ack) = (header.seq, header.ack);
+        if seq > SEQ_MAX || ack > SEQ_MAX || (seq > 0 && ack >= seq) {
+            self.counters.rejected += 1;
+            return Admission::Close(bad_numbers(seq, ack));
+        }
+        // Row 5.
+        if ack > session.floor {
+            self.raise_floor(key, ack);
+        }
+        if header.flags.contains(Flags::UNPROTECTED) {
+            return self.admit_unprotected(key, request);
+        }
+        let session = self.sessions.get_mut(key).expect("found above; raising the floor keeps it");
+        let floor = session.floor;
+        // Row 6.
+        if seq <= floor {
+            self.counters.rejected += 1;
+            return Admission::Refuse(stale(seq, floor));
+        }
+        // Row 7.
+        if seq - floor > u64::from(session.window) {
+            self.counters.refused += 1;
+            return Admission::Refuse(beyond_window(seq, floor, session.window));
+        }
+        // Rows 8 to 11.
+        let cell = session.ring.get(floor, seq);
+        if let Some(digest) = cell.digest() {
+            return self.meet(cell, digest == request.digest);
+        }
+        // Row 12.
+        if let Some(refusal) = self.refuse_vacant(key, request) {
+            self.counters.refused += 1;
+            return Admission::Refuse(refusal);
+        }
+        // Row 12b.
+        if self.must_wait(key, seq) {
+            return self.hold(key, request, now);
+        }
+        // Row 13.
+        Admission::Run(self.start(key, request))
+    }
+
+    /// Rows 8 to 11: another copy was here before.
+    fn meet(&mut self, cell: Cell, is_same: bool) -> Admission<'_> {
+        if !is_same {
+            self.counters.rejected += 1;
+            return Admission::Refuse(xid_reused());
+        }
+        match cell {
+            Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => {
+                self.counters.joined += 1;
+                Admission::Wait
+            }
+            Cell::Done { reply, .. } => {
+                self.counters.replayed += 1;
+                Admission::Again(self.replies.get(reply))
+            }
+            Cell::DoneNoReply { .. } => {
+                self.counters.replayed += 1;
+                Admission::Refuse(not_retained())
+            }
+        }
+    }
+
+    /// Row 4b: rows 5 and 12, then run, if running twice does no harm.
+    fn admit_unprotected(&mut self, key: SessionKey, request: &Request<'_>) -> Admission<'_> {
+        let refusal = self.refuse_vacant(key, request).or_else(|| {
+            (!request.is_idempotent).then(|| {
+                Refusal::new(
+                    Code::NotProtected,
+                    "the method is not declared idempotent: call it at most once or exactly once",
+                )
+            })
+        });
+        if let Some(refusal) = refusal {
+            self.counters.refused += 1;
+            return Admission::Refuse(refusal);
+        }
+        Admission::Run(self.start(key, request))
+    }
+
+    /// Row 12: reasons not to run a call that nobody has run.
+    #[inline]
+    fn refuse_vacant(&self, key: SessionKey, request: &Request<'_>) -> Option<Refusal> {
+        let header = &request.frame.header;
+        if let Some(code) = request.refusal {
+            return Some(Refusal::new(code, refusal_message(code)));
+        }
+        if self.is_draining {
+            return Some(Refusal::new(Code::Draining, "the server is shutting down"));
+        }
+        if header.time_left_ms == 0 {
+            return Some(Refusal::new(
+                Code::Deadline,
+                "the deadline passed before the call started",
+            ));
+        }
+        self.room(key, request.frame.body.len())
+    }
+
+    /// Row 12, "over quota": room for one more handler, its arguments and its reply.
+    #[inline]
+    fn room(&self, key: SessionKey, argument_bytes: usize) -> Option<Refusal> {
+        let limits = &self.limits;
+        let session = self.sessions.get(key)?;
+        let reserved = limits.reply_reservation_bytes;
+        let in_flight = session.in_flight as usize;
+        let busy = |what| Some(Refusal::new(Code::Busy, what).retry_after_ms(BUSY_RETRY_AFTER_MS));
+        if session.in_flight >= limits.in_flight_per_session_max.max(session.window) {
+            return busy("too many calls of this session are running");
+        }
+        if self.calls.len() >= limits.in_flight_max {
+            return busy("too many calls are running on this server");
+        }
+        if self.in_flight_bytes + argument_bytes > limits.in_flight_bytes_max {
+            return busy("the running calls' arguments take all the memory set aside for them");
+        }
+        let kept = session.kept_bytes as usize + (in_flight + 1) * reserved;
+        if kept > limits.kept_reply_bytes_per_session_max {
+            return busy("too many reply bytes of this session are unacknowledged");
+        }
+        if self.replies.bytes() + (self.calls.len() + 1) * reserved > limits.kept_reply_bytes_max {
+            return busy("too many reply bytes are unacknowledged on this server");
+        }
+        None
+    }
+
+    /// Row 13.
+    #[inline]
+    fn start(&mut self, key: SessionKey, request: &Request<'_>) -> CallKey {
+        let header = &request.frame.header;
+        let is_unprotected = header.flags.contains(Flags::UNPROTECTED);
+        let argument_bytes = request.frame.body.len();
+        let call = self.calls.insert(Call {
+            session: key,
+            seq: header.seq,
+            connection: request.connection,
+            argument_bytes: u32::try_from(argument_bytes).expect("bodies are bounded below 4 GiB"),
+            is_unprotected,
+            is_abandoned: false,
+            is_cancelled: false,
+        });
+        let session = self.sessions.get_mut(key).expect("admit has found it");
+        session.in_flight += 1;
+        if !is_unprotected {
+            let digest = request.digest;
+            session.ring.set(session.floor, header.seq, Cell::Pending { digest, call });
+        }
+        self.in_flight_bytes += argument_bytes;
+        self.counters.started += 1;
+        call
+    }
+
+    /// Row 12b: is it an in-order session, and something lower has not ended?
+    #[inline]
+    fn must_wait(&mut self, key: SessionKey, seq: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        if session.in_order.is_none() {
+            return false;
+        }
+        session.abandoned > 0 || session.next_in_order() < seq
+    }
+
+    fn hold(&mut self, key: SessionKey, request: &Request<'_>, now: Instant) -> Admission<'_> {
+        let Frame { header, body } = request.frame;
+        let session = self.sessions.get_mut(key).expect("admit has found it");
+        let (floor, digest) = (session.floor, request.digest);
+        let in_order = session.in_order.as_mut().expect("only in-order sessions hold requests");
+        if in_order.held_bytes + body.len() > self.limits.held_bytes_per_session_max {
+            self.counters.refused += 1;
+            let refusal = Refusal::new(Code::Busy, "too many bytes wait for an earlier call");
+            return Admission::Refuse(refusal.retry_after_ms(BUSY_RETRY_AFTER_MS));
+        }
+        let time_left = Duration::from_millis(header.time_left_ms.into());
+        let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
+        let is_first = in_order.held.is_empty();
+        in_order.held_bytes += body.len();
+        in_order.held.insert(header.seq, Held { header, body: body.into(), since: now, deadline });
+        session.ring.set(floor, header.seq, Cell::Held { digest });
+        if is_first {
+            self.watch_held(key, now);
+        }
+        Admission::Wait
+    }
+}
+
+pub(super) fn unknown_session() -> Refusal {
+    Refusal::new(Code::SessionUnknown, "no such session here: open one with HELLO")
+}
+
+pub(super) fn fenced() -> Refusal {
+    Refusal::new(Code::Fenced, "a newer connection of this session is attached")
+}
+
+pub(super) fn not_retained() -> Refusal {
+    Refusal::new(Code::NotRetained, "the call ran, but its reply was too large to keep")
+}
+
+pub(super) fn bad_numbers(seq: u64, ack: u64) -> Refusal {
+    Refusal::new(
+        Code::Protocol,
+        format!("seq {seq} with ack {ack}: an ack is below the seq it comes with, both <= 2^63"),
+    )
+}
+
+fn stale(seq: u64, floor: u64) -> Refusal {
+    Refusal::new(Code::Stale, format!("seq {seq} was acknowledged: the floor is {floor}"))
+}
+
+fn xid_reused() -> Refusal {
+    Refusal::new(Code::XidReused, "this seq came before with another method or other arguments")
+}
+
+fn beyond_window(seq: u64, floor: u64, window: u32) -> Refusal {
+    let message = format!("seq {seq} is beyond the window: {window} after the floor, {floor}");
+    Refusal { floor: Some(floor), ..Refusal::new(Code::Window, message) }
+}
+
+fn refusal_message(code: Code) -> &'static str {
+    match code {
+        Code::NoMethod => "this server has no such method: its list is `onceloop.methods`",
+        Code::NotAuthorized => "the caller may not call this method",
+        _ => "refused",
+    }
+}

@@ -1,0 +1,175 @@
+//! One cell for each seq that is not yet acknowledged, in a ring that holds no more than it must.
+
+use super::CallKey;
+
+/// What the server knows of one xid. `digest` is that of the request that occupied the cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// Nothing came, or what came was refused.
+    #[default]
+    Vacant,
+    /// In-order session: waits for a lower seq.
+    Held { digest: u64 },
+    /// Its handler has started and not ended; `call` is its place among the calls.
+    Pending { digest: u64, call: CallKey },
+    /// Its handler has ended; `reply` is where the answer is kept.
+    Done { digest: u64, reply: u32 },
+    /// Its handler has ended; the answer was too large to keep.
+    DoneNoReply { digest: u64 },
+}
+
+impl Cell {
+    /// Returns the digest of the request in this cell; `None` if it is vacant.
+    pub(super) fn digest(self) -> Option<u64> {
+        match self {
+            Cell::Vacant => None,
+            Cell::Held { digest }
+            | Cell::Pending { digest, .. }
+            | Cell::Done { digest, .. }
+            | Cell::DoneNoReply { digest } => Some(digest),
+        }
+    }
+}
+
+/// The cells of the seqs in (floor, floor + capacity], each at `seq & (capacity - 1)`.
+///
+/// The first cell is inline: a client with one call at a time never needs another. More are
+/// allocated by powers of two, as seqs come in, never beyond the session's window.
+#[derive(Debug)]
+pub(super) enum Ring {
+    One(Cell),
+    Many(Box<[Cell]>),
+}
+
+impl Ring {
+    pub(super) fn new() -> Self {
+        Ring::One(Cell::Vacant)
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.cells().len()
+    }
+
+    /// Returns the cell of `seq`, which must be above `floor`; a seq the ring does not reach is
+    /// vacant.
+    #[inline]
+    pub(super) fn get(&self, floor: u64, seq: u64) -> Cell {
+        debug_assert!(seq > floor);
+        match self {
+            Ring::One(cell) if seq == floor + 1 => *cell,
+            Ring::Many(cells) if seq - floor <= cells.len() as u64 => cells[slot(cells, seq)],
+            _ => Cell::Vacant,
+        }
+    }
+
+    /// Puts `cell` at `seq`, growing the ring if it does not reach that far. The caller has checked
+    /// `seq` against the window, which bounds the growth.
+    #[inline]
+    pub(super) fn set(&mut self, floor: u64, seq: u64, cell: Cell) {
+        debug_assert!(seq > floor);
+        if seq - floor > self.capacity() as u64 {
+            self.grow(floor, seq);
+        }
+        match self {
+            Ring::One(only) => *only = cell,
+            Ring::Many(cells) => {
+                let slot = slot(cells, seq);
+                cells[slot] = cell;
+            }
+        }
+    }
+
+    /// Empties the cell of `seq`, and returns what was in it.
+    #[inline]
+    pub(super) fn take(&mut self, floor: u64, seq: u64) -> Cell {
+        let cell = self.get(floor, seq);
+        if cell != Cell::Vacant {
+            self.set(floor, seq, Cell::Vacant);
+        }
+        cell
+    }
+
+    /// Gives back the memory of a ring whose cells are all vacant.
+    pub(super) fn shrink(&mut self) {
+        if self.is_vacant() {
+            *self = Ring::new();
+        }
+    }
+
+    /// Returns whether every cell is vacant.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.cells().iter().all(|cell| *cell == Cell::Vacant)
+    }
+
+    /// Returns the cells, in the order of their places.
+    pub(super) fn cells(&self) -> &[Cell] {
+        match self {
+            Ring::One(cell) => std::slice::from_ref(cell),
+            Ring::Many(cells) => cells,
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, floor: u64, seq: u64) {
+        let span = usize::try_from(seq - floor).expect("the caller checked it against the window");
+        let mut cells = vec![Cell::Vacant; span.next_power_of_two()].into_boxed_slice();
+        for seq in floor + 1..=floor + self.capacity() as u64 {
+            cells[slot(&cells, seq)] = self.get(floor, seq);
+        }
+        *self = Ring::Many(cells);
+    }
+}
+
+/// Capacities are powers of two, so that the low bits of a seq are its place.
+#[inline]
+fn slot(cells: &[Cell], seq: u64) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are all that is used")]
+    let low = seq as usize;
+    low & (cells.len() - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: Cell = Cell::Done { digest: 7, reply: 1 };
+
+    #[test]
+    fn a_cell_is_no_larger_than_it_was_designed() {
+        assert!(size_of::<Cell>() <= 24);
+        assert!(size_of::<Ring>() <= 24);
+    }
+
+    #[test]
+    fn one_call_at_a_time_never_allocates() {
+        let mut ring = Ring::new();
+        for seq in 1..100 {
+            let floor = seq - 1;
+            assert_eq!(ring.get(floor, seq), Cell::Vacant);
+            ring.set(floor, seq, DONE);
+            assert_eq!(ring.take(floor, seq), DONE);
+        }
+        assert_eq!(ring.capacity(), 1);
+    }
+
+    #[test]
+    fn growing_keeps_every_cell_at_its_seq() {
+        let mut ring = Ring::new();
+        let floor = 1_000;
+        for (i, seq) in [1_001, 1_003, 1_002, 1_020, 1_064].into_iter().enumerate() {
+            ring.set(floor, seq, Cell::DoneNoReply { digest: i as u64 });
+        }
+        assert_eq!(ring.capacity(), 64);
+        assert_eq!(ring.get(floor, 1_001), Cell::DoneNoReply { digest: 0 });
+        assert_eq!(ring.get(floor, 1_064), Cell::DoneNoReply { digest: 4 });
+        assert_eq!(ring.get(floor, 1_004), Cell::Vacant);
+        assert_eq!(ring.get(floor, 1_065), Cell::Vacant, "beyond the ring");
+        ring.shrink();
+        assert_eq!(ring.capacity(), 64, "not while a cell is occupied");
+        for seq in floor + 1..=floor + 64 {
+            ring.take(floor, seq);
+        }
+        ring.shrink();
+        assert_eq!(ring.capacity(), 1);
+    }
+}

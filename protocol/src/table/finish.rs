@@ -1,0 +1,174 @@
+//! A handler ends, an acknowledgement comes, a caller gives up: rows 4c, 5, 14 and 18.
+
+use std::time::Instant;
+
+use super::cell::Cell;
+use super::order::HeldRequest;
+use super::replies::Answer;
+use super::{CallKey, Refusal, SessionKey, Table};
+use crate::error::Code;
+use crate::frame::SEQ_MAX;
+
+/// Where the answer of a call that has ended goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The connection to send it on; `None` if nobody is attached or nobody waits. An answer that
+    /// is kept goes out when the client resumes.
+    pub connection: Option<u64>,
+    /// The session, if it is in order: [`Table::next_held`] may now have a request to run.
+    pub unblocks: Option<SessionKey>,
+}
+
+/// What a CANCEL found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The call waited for its turn, and does not any more: send the refusal.
+    Held(Refusal),
+    /// No such call is running or waiting: do nothing.
+    Nothing,
+    /// The call runs; tell its handler. Its state is unchanged.
+    Running(CallKey),
+}
+
+impl Table {
+    /// Row 14: records the answer of a call whose handler has ended, and tells where to send it.
+    ///
+    /// `answer` is a whole REPLY or ERROR frame. One that does not fit what may be kept is still to
+    /// be sent; of it only the fact is kept. Of a key that is not in the table (its session ended
+    /// while the handler ran) nothing is kept.
+    #[inline]
+    pub fn complete(&mut self, key: CallKey, answer: Answer<'_>) -> Delivery {
+        let mut delivery = Delivery { connection: None, unblocks: None };
+        let Some(call) = self.calls.remove(key) else { return delivery };
+        self.in_flight_bytes -= call.argument_bytes as usize;
+        let Some(session) = self.sessions.get_mut(call.session) else { return delivery };
+        session.in_flight -= 1;
+        delivery.unblocks = session.in_order.is_some().then_some(call.session);
+        if call.is_unprotected {
+            delivery.connection = Some(call.connection);
+            return delivery;
+        }
+        if call.is_abandoned {
+            // Row 18: the effects stand, the reply is dropped.
+            session.abandoned -= 1;
+            return delivery;
+        }
+        delivery.connection = session.connection();
+        let cell = session.ring.get(session.floor, call.seq);
+        let Cell::Pending { digest, call: pending } = cell else {
+            unreachable!("a call that runs and is not abandoned is pending in its cell: {cell:?}")
+        };
+        debug_assert_eq!(pending, key);
+        let kept = session.kept_bytes as usize + answer.len();
+        let fits = kept <= self.limits.kept_reply_bytes_per_session_max
+            && self.replies.bytes() + answer.len() <= self.limits.kept_reply_bytes_max;
+        let done = if fits {
+            session.kept_bytes = u32::try_from(kept).expect("checked against a limit below 4 GiB");
+            Cell::Done { digest, reply: self.replies.keep(answer) }
+        } else {
+            Cell::DoneNoReply { digest }
+        };
+        session.ring.set(session.floor, call.seq, done);
+        delivery
+    }
+
+    /// Takes back a call that [`Table::admit`] let run and whose handler was never started, because
+    /// its arguments did not fit: as if it had been refused by row 12.
+    pub fn withdraw(&mut self, key: CallKey) {
+        let Some(call) = self.calls.remove(key) else { return };
+        self.in_flight_bytes -= call.argument_bytes as usize;
+        self.counters.started -= 1;
+        self.counters.refused += 1;
+        let Some(session) = self.sessions.get_mut(call.session) else { return };
+        session.in_flight -= 1;
+        if call.is_abandoned {
+            session.abandoned -= 1;
+        } else if !call.is_unprotected {
+            session.ring.take(session.floor, call.seq);
+        }
+    }
+
+    /// Row 5 for an ACK frame: every seq up to `ack` is consumed or burnt.
+    ///
+    /// # Errors
+    /// A refusal to send before the connection is closed, if no client may send this number.
+    pub fn acknowledge(&mut self, key: SessionKey, ack: u64) -> Result<(), Refusal> {
+        if ack > SEQ_MAX {
+            return Err(super::admit::bad_numbers(0, ack));
+        }
+        if self.sessions.get(key).is_some_and(|session| ack > session.floor) {
+            self.raise_floor(key, ack);
+            let session = self.sessions.get_mut(key).expect("found above");
+            // An acknowledgement on its own comes from a client at rest.
+            session.ring.shrink();
+        }
+        Ok(())
+    }
+
+    /// Row 4c: the caller of `seq` no longer waits.
+    pub fn cancel(&mut self, key: SessionKey, seq: u64) -> Cancelled {
+        let Some(session) = self.sessions.get_mut(key) else { return Cancelled::Nothing };
+        if seq <= session.floor || seq - session.floor > u64::from(session.window) {
+            return Cancelled::Nothing;
+        }
+        match session.ring.get(session.floor, seq) {
+            Cell::Held { .. } => {
+                session.ring.take(session.floor, seq);
+                let in_order = session.in_order.as_mut().expect("only in-order sessions hold");
+                let held = in_order.held.remove(&seq).expect("a held cell has its request");
+                in_order.held_bytes -= held.body.len();
+                let message = "the call was cancelled before its turn came";
+                Cancelled::Held(Refusal::new(Code::Cancelled, message))
+            }
+            Cell::Pending { call, .. } => {
+                self.calls.get_mut(call).expect("a pending cell has its call").is_cancelled = true;
+                Cancelled::Running(call)
+            }
+            Cell::Vacant | Cell::Done { .. } | Cell::DoneNoReply { .. } => Cancelled::Nothing,
+        }
+    }
+
+    /// In-order session: returns a held request whose turn has come. It goes through
+    /// [`Table::admit`] again. Ask until it gives nothing: after a completion, an acknowledgement
+    /// and a refusal.
+    pub fn next_held(&mut self, key: SessionKey, now: Instant) -> Option<HeldRequest> {
+        let session = self.sessions.get_mut(key)?;
+        if session.in_order.is_none() || session.abandoned > 0 {
+            return None;
+        }
+        let next = session.next_in_order();
+        let in_order = session.in_order.as_mut()?;
+        let held = in_order.held.remove(&next)?;
+        in_order.held_bytes -= held.body.len();
+        session.ring.take(session.floor, next);
+        Some(held.into_request(now))
+    }
+
+    /// Row 5. The cost is that of the cells there are, not of the distance.
+    #[inline]
+    pub(super) fn raise_floor(&mut self, key: SessionKey, ack: u64) {
+        let session = self.sessions.get_mut(key).expect("the caller has found it");
+        let last = ack.min(session.floor + session.ring.capacity() as u64);
+        for seq in session.floor + 1..=last {
+            match session.ring.take(session.floor, seq) {
+                Cell::Vacant | Cell::DoneNoReply { .. } => {}
+                Cell::Held { .. } => {
+                    let in_order = session.in_order.as_mut().expect("only in-order sessions hold");
+                    if let Some(held) = in_order.held.remove(&seq) {
+                        in_order.held_bytes -= held.body.len();
+                    }
+                }
+                Cell::Pending { call, .. } => {
+                    session.abandoned += 1;
+                    let call = self.calls.get_mut(call).expect("a pending cell has its call");
+                    call.is_abandoned = true;
+                }
+                Cell::Done { reply, .. } => {
+                    let bytes = self.replies.drop_answer(reply);
+                    session.kept_bytes -= u32::try_from(bytes).expect("counted as u32 when kept");
+                }
+            }
+        }
+        session.floor = ack;
+    }
+}

@@ -1,0 +1,120 @@
+//! The answers kept for calls that may be asked again.
+
+use bytes::Bytes;
+
+/// Answers up to this size are copied into a spare buffer; larger ones are shared with the
+/// connection's output instead of being copied a second time.
+pub const REPLY_COPY_BYTES_MAX: usize = 1024;
+
+/// Buffers that stay allocated between two uses: enough for every call of a busy turn.
+const SPARES_MAX: usize = 4096;
+
+/// A whole REPLY or ERROR frame on its way to be kept.
+#[derive(Clone, Debug)]
+pub enum Answer<'a> {
+    /// Bytes to copy; at most [`REPLY_COPY_BYTES_MAX`] of them if that is to be cheap.
+    Copied(&'a [u8]),
+    /// Bytes that the connection's output holds as well.
+    Shared(Bytes),
+}
+
+impl Answer<'_> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Answer::Copied(bytes) => bytes.len(),
+            Answer::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+enum Slot {
+    /// A buffer; empty while it is spare.
+    Copied(Vec<u8>),
+    Shared(Bytes),
+}
+
+/// The kept answers. A slot that is given back keeps its buffer, and the last one given back is the
+/// first one used again, while it is still in the cache.
+pub(super) struct Replies {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    bytes: usize,
+}
+
+impl Replies {
+    pub(super) fn new() -> Self {
+        Replies { slots: Vec::new(), free: Vec::new(), bytes: 0 }
+    }
+
+    /// Returns how many bytes of answers are kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns how many answers are kept.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn keep(&mut self, answer: Answer<'_>) -> u32 {
+        self.bytes += answer.len();
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Copied(Vec::new()));
+            u32::try_from(self.slots.len() - 1).expect("kept replies are bounded far below 2^32")
+        });
+        let slot = &mut self.slots[place as usize];
+        match (answer, slot) {
+            (Answer::Copied(bytes), Slot::Copied(buffer)) => buffer.extend_from_slice(bytes),
+            (Answer::Copied(bytes), slot) => *slot = Slot::Copied(bytes.to_vec()),
+            (Answer::Shared(bytes), slot) => *slot = Slot::Shared(bytes),
+        }
+        place
+    }
+
+    pub(super) fn get(&self, place: u32) -> &[u8] {
+        match &self.slots[place as usize] {
+            Slot::Copied(bytes) => bytes,
+            Slot::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Drops a kept answer and returns how many bytes it had.
+    pub(super) fn drop_answer(&mut self, place: u32) -> usize {
+        let spare = self.free.len() < SPARES_MAX;
+        let slot = &mut self.slots[place as usize];
+        let len = match slot {
+            Slot::Copied(buffer) if spare && buffer.capacity() <= REPLY_COPY_BYTES_MAX => {
+                let len = buffer.len();
+                buffer.clear();
+                len
+            }
+            Slot::Copied(buffer) => std::mem::take(buffer).len(),
+            Slot::Shared(bytes) => {
+                let len = bytes.len();
+                *slot = Slot::Copied(Vec::new());
+                len
+            }
+        };
+        self.free.push(place);
+        self.bytes -= len;
+        len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_used_again_with_its_buffer() {
+        let mut replies = Replies::new();
+        let first = replies.keep(Answer::Copied(b"one"));
+        assert_eq!((replies.get(first), replies.bytes(), replies.len()), (&b"one"[..], 3, 1));
+        assert_eq!(replies.drop_answer(first), 3);
+        let second = replies.keep(Answer::Shared(Bytes::from_static(b"shared")));
+        assert_eq!((second, replies.get(second)), (first, &b"shared"[..]));
+        assert_eq!(replies.drop_answer(second), 6);
+        let third = replies.keep(Answer::Copied(b"3"));
+        assert_eq!((third, replies.get(third), replies.bytes()), (first, &b"3"[..], 1));
+    }
+}

@@ -1,0 +1,1 @@
+//! Row by row, on a table without a network.
