@@ -1,0 +1,102 @@
+//! The bounds of a reactor.
+
+use std::thread;
+
+/// The bounds of a [`Reactor`](crate::Reactor), each with its reason.
+///
+/// Made with [`Config::default`] and changed field by field. Values outside what works are raised
+/// or lowered to the nearest that does; each field says so.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Microseconds to poll without blocking before a turn blocks; 0 (the default) never spins.
+    ///
+    /// Spinning buys the time that the kernel takes to wake a sleeping thread, and pays for it
+    /// with a busy core.
+    pub spin_us: u64,
+
+    /// Bytes of the turn buffer, into which all sockets read (512 KiB; at least 128 KiB).
+    ///
+    /// The I/O phase ends when less than 64 KiB of it is left, so this is also the most that a
+    /// turn reads. Large enough to serve many sockets for one poll, small enough for the cache.
+    pub turn_buffer_bytes: usize,
+
+    /// Requests that a source may run in one dispatch while others are ready (64; at least 1).
+    ///
+    /// The reactor counts nothing: it hands the number on by
+    /// [`Input::requests_max`](crate::Input::requests_max).
+    pub requests_per_turn: usize,
+
+    /// Requests that a source may run in one dispatch while nothing else is ready (1024).
+    ///
+    /// Never less than [`Config::requests_per_turn`].
+    pub requests_per_turn_alone: usize,
+
+    /// Bytes that a source may read in one turn while others are ready (64 KiB; at least 4 KiB).
+    ///
+    /// Alone, a source may read what the turn buffer holds.
+    pub read_bytes_per_turn: usize,
+
+    /// Tasks posted from other threads that are run in one turn (1024; at least 1).
+    ///
+    /// The rest wait for the next turn, which then does not block.
+    pub posted_per_turn: usize,
+
+    /// Finished jobs whose continuations are run in one turn (1024; at least 1).
+    pub completions_per_turn: usize,
+
+    /// Most threads of the offload pool (as many as there are processors, from 2 to 8).
+    ///
+    /// They are started when first needed. With 0, every offload is refused.
+    pub offload_threads: usize,
+
+    /// Most jobs that wait for a thread of the offload pool (1024).
+    ///
+    /// A longer queue hides that the pool is too slow; a full one refuses.
+    pub offload_queue: usize,
+
+    /// Events taken from the kernel by one poll at first (256; at least 16).
+    ///
+    /// Doubled, up to 65 536, each time a poll fills them all.
+    pub events: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let processors = thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            spin_us: 0,
+            turn_buffer_bytes: 512 * 1024,
+            requests_per_turn: 64,
+            requests_per_turn_alone: 1024,
+            read_bytes_per_turn: 64 * 1024,
+            posted_per_turn: 1024,
+            completions_per_turn: 1024,
+            offload_threads: processors.clamp(2, 8),
+            offload_queue: 1024,
+            events: 256,
+        }
+    }
+}
+
+impl Config {
+    /// Free bytes of the turn buffer below which the I/O phase ends: a read with less room would
+    /// cut large bodies to pieces, and each piece costs a copy.
+    pub(crate) const TURN_BUFFER_FREE_BYTES_MIN: usize = 64 * 1024;
+
+    /// Most events of one poll: beyond, the array itself (12 bytes each) leaves the cache.
+    pub(crate) const EVENTS_MAX: usize = 65_536;
+
+    /// Brings every field into the range that its documentation names.
+    pub(crate) fn clamped(mut self) -> Self {
+        self.turn_buffer_bytes =
+            self.turn_buffer_bytes.max(2 * Self::TURN_BUFFER_FREE_BYTES_MIN).min(u32::MAX as usize);
+        self.requests_per_turn = self.requests_per_turn.max(1);
+        self.requests_per_turn_alone = self.requests_per_turn_alone.max(self.requests_per_turn);
+        self.read_bytes_per_turn = self.read_bytes_per_turn.max(4 * 1024);
+        self.posted_per_turn = self.posted_per_turn.max(1);
+        self.completions_per_turn = self.completions_per_turn.max(1);
+        self.events = self.events.clamp(16, Self::EVENTS_MAX);
+        self
+    }
+}
