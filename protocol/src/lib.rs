@@ -16,10 +16,12 @@
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod codec;
 pub mod digest;
 pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod limits;
 pub mod scan;
+pub mod value;
 pub mod table;

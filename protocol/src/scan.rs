@@ -1,0 +1,410 @@
+//! Is this body well-formed MessagePack within the limits?
+//!
+//! The connection asks before anything else looks at a body, and everything after relies on the
+//! answer: no recursion and no allocation is bounded by what a stranger wrote, only by what was
+//! scanned. The scan goes from element to element through a table of 256 entries, without
+//! recursion; it costs about a nanosecond an element and reads no payload.
+//!
+//! [`scan`] is for framed bodies, where everything is there and a value that goes beyond the end is
+//! a refusal. [`Scanner`] is for a stream without frames: it stops where the bytes end and goes on
+//! there, so that a message cut at every byte costs as much as one that comes whole.
+//!
+//! It does not look into strings: whether they are UTF-8 is the decoder's business.
+
+use std::fmt;
+
+use crate::limits::Limits;
+
+#[cfg(test)]
+mod tests;
+
+/// Containers in each other that the scan can keep track of. A higher limit is taken as this: the
+/// room is part of every [`Scanner`], and no decoder behind it is safe for much deeper values.
+pub const SCAN_DEPTH_CAPACITY: usize = 32;
+
+/// What one body may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanLimits {
+    /// Containers in each other; at most [`SCAN_DEPTH_CAPACITY`] counts.
+    pub depth_max: usize,
+    /// Elements through all levels: each value in an array, each key and each value in a map.
+    pub elements_max: usize,
+    /// Bytes of the whole value. A framed body is bounded by its frame as well.
+    pub bytes_max: usize,
+}
+
+impl ScanLimits {
+    /// Returns the part of `limits` that bounds a body.
+    pub const fn of(limits: &Limits) -> ScanLimits {
+        ScanLimits {
+            depth_max: limits.depth_max,
+            elements_max: limits.elements_max,
+            bytes_max: limits.body_bytes_max,
+        }
+    }
+}
+
+impl Default for ScanLimits {
+    fn default() -> Self {
+        ScanLimits::of(&Limits::default())
+    }
+}
+
+/// Why a body is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// It is nested too deeply.
+    Depth {
+        /// Containers in each other that are allowed.
+        max: usize,
+    },
+    /// It has too many elements.
+    Elements {
+        /// How many it declares up to where the scan stopped.
+        count: u64,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// It is too long.
+    Length {
+        /// How many bytes it needs up to where the scan stopped.
+        bytes: u64,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// There is a byte that begins no value (0xc1).
+    Reserved {
+        /// Where.
+        at: usize,
+    },
+    /// There are bytes after the value.
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// The value needs more bytes than there are.
+    Truncated {
+        /// How many there are.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            ScanError::Depth { max } => {
+                write!(f, "nested too deeply: at most {max} arrays and maps in each other")
+            }
+            ScanError::Elements { count, max } => write!(
+                f,
+                "{} elements; at most {}: send bytes as bin, not as an array of numbers",
+                Grouped(count),
+                Grouped(max as u64)
+            ),
+            ScanError::Length { bytes, max } => {
+                write!(f, "{} bytes; at most {}", Grouped(bytes), Grouped(max as u64))
+            }
+            ScanError::Reserved { at } => {
+                write!(f, "byte {at} is 0xc1, which begins no MessagePack value")
+            }
+            ScanError::Trailing { bytes } => {
+                write!(f, "{} bytes after the value", Grouped(bytes as u64))
+            }
+            ScanError::Truncated { bytes } => {
+                write!(f, "the value goes on beyond the {} bytes there are", Grouped(bytes as u64))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ScanError {}
+
+/// Checks that `body` is exactly one MessagePack value within `limits`.
+///
+/// # Errors
+/// What is wrong with it first, from its beginning. It is never "wait for more": a framed body is
+/// whole.
+#[inline]
+pub fn scan(body: &[u8], limits: &ScanLimits) -> Result<(), ScanError> {
+    match body.len() - framed(body, limits)? {
+        0 => Ok(()),
+        bytes => Err(ScanError::Trailing { bytes }),
+    }
+}
+
+/// Returns how many bytes the MessagePack value at the front of `bytes` takes.
+///
+/// # Errors
+/// If there is no whole value, or one nested deeper than [`SCAN_DEPTH_CAPACITY`].
+#[inline]
+pub fn value_len(bytes: &[u8]) -> Result<usize, ScanError> {
+    let size = usize::from(TABLE[usize::from(*bytes.first().unwrap_or(&RESERVED))]);
+    if (1..=usize::from(FIXED_BYTES_MAX)).contains(&size) && size <= bytes.len() {
+        return Ok(size);
+    }
+    let unbounded = ScanLimits {
+        depth_max: SCAN_DEPTH_CAPACITY,
+        elements_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
+    framed(bytes, &unbounded)
+}
+
+/// Returns the length of the value at the front of `bytes`, which has nothing to wait for.
+fn framed(bytes: &[u8], limits: &ScanLimits) -> Result<usize, ScanError> {
+    match Scanner::new().advance::<true>(bytes, limits) {
+        Progress::Done(length) => Ok(length),
+        Progress::NeedMore => Err(ScanError::Truncated { bytes: bytes.len() }),
+        Progress::Refused(error) => Err(error),
+    }
+}
+
+/// What a [`Scanner`] says. Exhaustive: these three are all there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The value is whole and takes this many bytes; what comes after is another.
+    Done(usize),
+    /// It is not whole yet: ask again when there are more bytes.
+    NeedMore,
+    /// It will never be accepted.
+    Refused(ScanError),
+}
+
+/// A scan that can stop where the bytes end and go on when there are more.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    /// Where the next element begins; it may lie beyond the bytes there are.
+    position: usize,
+    /// Elements declared so far.
+    elements: u64,
+    /// Values that must still come, through all levels.
+    pending: u64,
+    /// For each open container but the root's level, what `pending` is when it is complete.
+    floors: [u64; SCAN_DEPTH_CAPACITY],
+    depth: usize,
+    /// Elements looked at; a test holds it against the length of the input.
+    #[cfg(test)]
+    steps: usize,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Scanner::new()
+    }
+}
+
+impl Scanner {
+    /// Returns a scanner at the beginning of a value.
+    pub const fn new() -> Scanner {
+        Scanner {
+            position: 0,
+            elements: 0,
+            pending: 1,
+            floors: [0; SCAN_DEPTH_CAPACITY],
+            depth: 0,
+            #[cfg(test)]
+            steps: 0,
+        }
+    }
+
+    /// Goes on with the value that begins at `bytes[0]`.
+    ///
+    /// `bytes` holds what it held before, and more behind it. After `Done` or `Refused` the scanner
+    /// is of no further use; the next value takes a new one.
+    pub fn resume(&mut self, bytes: &[u8], limits: &ScanLimits) -> Progress {
+        self.advance::<false>(bytes, limits)
+    }
+
+    /// Returns how many bytes the whole value takes at least, as far as it was seen: a hint of how
+    /// much to read.
+    pub fn bytes_min(&self) -> usize {
+        self.position.saturating_add(usize::try_from(self.pending).unwrap_or(usize::MAX))
+    }
+}
+
+impl Scanner {
+    /// Looks at elements until the value ends, the bytes end, or a limit is passed.
+    ///
+    /// `FRAMED`: there will be no more bytes, so what is declared must fit into those there are.
+    #[inline]
+    fn advance<const FRAMED: bool>(&mut self, bytes: &[u8], limits: &ScanLimits) -> Progress {
+        loop {
+            let floor = if self.depth == 0 { 0 } else { self.floors[self.depth - 1] };
+            // The elements of one container; those of fixed size need no look at the limits,
+            // because room for one byte of each was checked when the container was opened.
+            while self.pending > floor {
+                let Some(&marker) = bytes.get(self.position) else { return Progress::NeedMore };
+                #[cfg(test)]
+                {
+                    self.steps += 1;
+                }
+                let class = TABLE[usize::from(marker)];
+                if class <= FIXED_BYTES_MAX {
+                    if class == 0 {
+                        return Progress::Refused(ScanError::Reserved { at: self.position });
+                    }
+                    self.position += usize::from(class);
+                    self.pending -= 1;
+                    continue;
+                }
+                match self.open::<FRAMED>(class, bytes, limits) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(progress) => return progress,
+                }
+            }
+            while self.depth > 0 && self.pending == self.floors[self.depth - 1] {
+                self.depth -= 1;
+            }
+            if self.pending == 0 {
+                // The last payload may still be on its way.
+                return match self.position <= bytes.len() {
+                    true => Progress::Done(self.position),
+                    false => Progress::NeedMore,
+                };
+            }
+        }
+    }
+
+    /// Takes an element that says how long it is or how many it holds; tells whether a container
+    /// with something in it has begun. Changes nothing if the element's own header is cut.
+    #[inline]
+    fn open<const FRAMED: bool>(
+        &mut self,
+        class: u8,
+        bytes: &[u8],
+        limits: &ScanLimits,
+    ) -> Result<bool, Progress> {
+        let header = 1 + usize::from(class & SIZE_BITS);
+        let Some(header) = bytes.get(self.position..self.position + header) else {
+            return Err(Progress::NeedMore);
+        };
+        let number = match *header {
+            [marker] => u64::from(marker & 0x0f),
+            [_, a] => u64::from(a),
+            [_, a, b] => u64::from(u16::from_be_bytes([a, b])),
+            [_, a, b, c, d] => u64::from(u32::from_be_bytes([a, b, c, d])),
+            _ => unreachable!("SIZE_BITS of the table are 0, 1, 2 or 4"),
+        };
+        let begins = if class & CONTAINER == 0 {
+            let payload = number + u64::from(class & EXTENSION != 0);
+            self.skip(header.len() as u64 + payload);
+            false
+        } else {
+            let count = number << u32::from(class & MAP == MAP);
+            self.enter(count, limits)?;
+            self.skip(header.len() as u64);
+            self.pending += count;
+            count > 0
+        };
+        let needed = self.position as u64 + self.pending;
+        if FRAMED && needed > bytes.len() as u64 {
+            return Err(Progress::Refused(ScanError::Truncated { bytes: bytes.len() }));
+        }
+        if needed > limits.bytes_max as u64 {
+            let error = ScanError::Length { bytes: needed, max: limits.bytes_max };
+            return Err(Progress::Refused(error));
+        }
+        Ok(begins)
+    }
+
+    /// Counts one element and goes past it.
+    #[inline]
+    fn skip(&mut self, bytes: u64) {
+        self.pending -= 1;
+        // On a 32-bit machine 4 GiB do not fit; the caller refuses such a position at once.
+        self.position = self.position.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Goes one level down, into a container of `count` elements.
+    #[inline]
+    fn enter(&mut self, count: u64, limits: &ScanLimits) -> Result<(), Progress> {
+        let depth_max = limits.depth_max.min(SCAN_DEPTH_CAPACITY);
+        if self.depth >= depth_max {
+            return Err(Progress::Refused(ScanError::Depth { max: depth_max }));
+        }
+        self.elements += count;
+        if self.elements > limits.elements_max as u64 {
+            let error = ScanError::Elements { count: self.elements, max: limits.elements_max };
+            return Err(Progress::Refused(error));
+        }
+        if count > 0 {
+            self.floors[self.depth] = self.pending - 1;
+            self.depth += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The longest element whose length its first byte tells: a str of 31 bytes.
+const FIXED_BYTES_MAX: u8 = 32;
+/// The byte that begins no value.
+const RESERVED: u8 = 0xc1;
+/// In a class: how many bytes the number after the marker takes.
+const SIZE_BITS: u8 = 0x07;
+/// In a class: one byte more than the number says, an extension's type.
+const EXTENSION: u8 = 0x08;
+/// In a class: neither of the two below.
+const PAYLOAD: u8 = 0x40;
+/// In a class: this bit stands for arrays and maps.
+const CONTAINER: u8 = 0x80;
+/// In a class: the container is a map, of twice as many elements.
+const MAP: u8 = 0xc0;
+
+/// For each first byte: 0 if it is reserved, the length of the whole element if the byte tells it
+/// (1 to 32), or the bits above.
+static TABLE: [u8; 256] = {
+    let mut table = [1; 256];
+    let mut marker = 0;
+    while marker < 256 {
+        table[marker] = class_of(marker);
+        marker += 1;
+    }
+    table
+};
+
+#[expect(clippy::cast_possible_truncation, reason = "a fixstr is at most 32 bytes long")]
+const fn class_of(marker: usize) -> u8 {
+    match marker {
+        0x80..=0x8f => MAP,
+        0x90..=0x9f => CONTAINER,
+        0xa0..=0xbf => 1 + (marker - 0xa0) as u8,
+        0xc1 => 0,
+        0xc4 | 0xd9 => PAYLOAD | 1,
+        0xc5 | 0xda => PAYLOAD | 2,
+        0xc6 | 0xdb => PAYLOAD | 4,
+        0xc7 => PAYLOAD | EXTENSION | 1,
+        0xc8 => PAYLOAD | EXTENSION | 2,
+        0xc9 => PAYLOAD | EXTENSION | 4,
+        0xcc | 0xd0 => 2,
+        0xcd | 0xd1 | 0xd4 => 3,
+        0xce | 0xd2 | 0xca => 5,
+        0xcf | 0xd3 | 0xcb => 9,
+        0xd5 => 4,
+        0xd6 => 6,
+        0xd7 => 10,
+        0xd8 => 18,
+        0xdc => CONTAINER | 2,
+        0xdd => CONTAINER | 4,
+        0xde => MAP | 2,
+        0xdf => MAP | 4,
+        _ => 1,
+    }
+}
+
+/// A number with a space between its thousands.
+struct Grouped(u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (i, digit) in digits.char_indices() {
+            if i > 0 && (digits.len() - i) % 3 == 0 {
+                f.write_str(" ")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
