@@ -112,7 +112,9 @@ mod tests {
         assert_eq!(arena.remove(old), Some("old"));
         let new = arena.insert("new");
         assert_eq!(new.index, old.index);
-        assert_eq!((arena.get(old), arena.get_mut(old), arena.remove(old)), (None, None, None));
+        assert_eq!(arena.get(old), None);
+        assert_eq!(arena.get_mut(old), None);
+        assert_eq!(arena.remove(old), None);
         assert_eq!(arena.get(Key::from_bits(new.to_bits())), Some(&"new"));
     }
 }
