@@ -254,6 +254,14 @@ pub fn restamp(request: &mut [u8], ack: u64, time_left_ms: u32) {
     request[32..36].copy_from_slice(&time_left_ms.to_le_bytes());
 }
 
+/// Writes `seq` into a kept REQUEST that is about to be sent for the first time.
+///
+/// # Panics
+/// If `request` is shorter than a header.
+pub fn number(request: &mut [u8], seq: u64) {
+    request[8..16].copy_from_slice(&seq.to_le_bytes());
+}
+
 /// A frame in place: its header, decoded, and its body where it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {

@@ -23,5 +23,6 @@ pub mod frame;
 pub mod handshake;
 pub mod limits;
 pub mod scan;
+pub mod session;
 pub mod value;
 pub mod table;

@@ -1,0 +1,214 @@
+//! What the server says, and what follows from it for a call.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use super::acks::Occupant;
+use super::calls::{Calls, Stage};
+use super::link::{Link, decode};
+use super::retry::pause;
+use super::timers::Purpose;
+use super::{Answer, Event, Semantics, Session};
+use crate::error::{Class, Code, ErrorBody, Fault};
+use crate::frame::{Frame, Header, Kind};
+
+/// Returns the fault of a server that breaks the protocol.
+pub(super) fn protocol_error(message: impl Into<String>) -> Fault {
+    Fault::new(Code::Protocol, message)
+}
+
+impl<T> Session<T> {
+    /// Takes a frame; returns the call that it ended, if it did.
+    ///
+    /// The frame must have come on the connection last given to [`Session::on_connected`].
+    ///
+    /// # Errors
+    /// The connection cannot go on: the driver closes it, calls [`Session::on_disconnected`], and
+    /// looks at [`Session::next_ended`].
+    pub fn on_frame<'a>(
+        &mut self,
+        frame: &Frame<'a>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<(T, Answer<'a>)>, Fault> {
+        self.probe.heard(now);
+        let header = &frame.header;
+        if header.flags.not_understood() != 0 {
+            let message = format!("{:?} with flags {:#06x}", header.kind, header.flags.0);
+            return Err(Fault::new(Code::Unsupported, message));
+        }
+        match self.link {
+            Link::Up { .. } => {}
+            Link::Handshaking { resume, .. } => {
+                self.on_handshake_frame(frame, resume, now)?;
+                return Ok(None);
+            }
+            Link::Closed | Link::Down { .. } => return Ok(None),
+        }
+        match header.kind {
+            Kind::Reply => self.on_reply(frame, now),
+            Kind::Error => self.on_error(frame, now),
+            Kind::Ping => {
+                Header::new(Kind::Pong, header.seq).append(&[], out);
+                Ok(None)
+            }
+            Kind::Pong => Ok(None),
+            Kind::GoAway => {
+                self.link = Link::Up { draining: true };
+                self.events.push_back(Event::Draining);
+                Ok(None)
+            }
+            kind => Err(protocol_error(format!("{kind:?} is not a server's to send now"))),
+        }
+    }
+
+    /// Takes the header of a frame whose body is larger than this end takes, and was skipped.
+    ///
+    /// # Errors
+    /// As for [`Session::on_frame`].
+    pub fn on_refused(
+        &mut self,
+        header: &Header,
+        now: Instant,
+    ) -> Result<Option<(T, Answer<'static>)>, Fault> {
+        self.probe.heard(now);
+        let is_answer = matches!(header.kind, Kind::Reply | Kind::Error);
+        if !is_answer || !matches!(self.link, Link::Up { .. }) || header.seq == 0 {
+            return Err(protocol_error(format!("a {:?} that is too large", header.kind)));
+        }
+        let Some(index) = self.find(header.seq)? else { return Ok(None) };
+        self.acks.consumed(0, now);
+        let message = "the answer is larger than this client takes";
+        let mut fault = Fault::new(Code::TooLarge, message);
+        let answer = if header.kind == Kind::Reply {
+            fault.class = Class::Executed;
+            Answer::Executed(fault)
+        } else {
+            fault.class = Class::Unknown;
+            Answer::Indeterminate(fault)
+        };
+        Ok(self.finish(index, false).map(|attached| (attached, answer)))
+    }
+
+    /// Notes that bytes have come which are not a frame yet: the server is alive.
+    pub fn on_bytes(&mut self, now: Instant) {
+        self.probe.heard(now);
+    }
+
+    fn on_reply<'a>(
+        &mut self,
+        frame: &Frame<'a>,
+        now: Instant,
+    ) -> Result<Option<(T, Answer<'a>)>, Fault> {
+        let Some(index) = self.find(frame.header.seq)? else { return Ok(None) };
+        self.acks.consumed(frame.body.len(), now);
+        Ok(self.finish(index, false).map(|attached| (attached, Answer::Reply(frame.body))))
+    }
+
+    fn on_error<'a>(
+        &mut self,
+        frame: &Frame<'a>,
+        now: Instant,
+    ) -> Result<Option<(T, Answer<'a>)>, Fault> {
+        let body: ErrorBody<'a> = decode(frame)?;
+        let fault = Fault::from_body(&body);
+        if frame.header.seq == 0 || is_of_the_session(&fault) {
+            if is_of_the_session(&fault) {
+                self.lose_session(&fault);
+            }
+            return Err(fault);
+        }
+        let Some(index) = self.find(frame.header.seq)? else { return Ok(None) };
+        let answer = match fault.class {
+            Class::InProgress => return Ok(None),
+            Class::NotExecuted => return Ok(self.on_not_executed(index, fault, now)),
+            Class::Executed => executed(fault, body.details),
+            Class::Unknown | Class::ClientBug => Answer::Indeterminate(fault),
+        };
+        self.acks.consumed(frame.body.len(), now);
+        Ok(self.finish(index, false).map(|attached| (attached, answer)))
+    }
+
+    /// Takes the news that the copy on this connection was not executed.
+    fn on_not_executed<'a>(
+        &mut self,
+        index: u32,
+        fault: Fault,
+        now: Instant,
+    ) -> Option<(T, Answer<'a>)> {
+        if self.calls.at(index).stage != Stage::Sent {
+            self.counters.answers_ignored += 1;
+            return None;
+        }
+        let call = self.calls.at_mut(index);
+        call.copies -= 1;
+        if call.is_protected() && call.copies > 0 {
+            return None; // another copy may still run: it will be answered
+        }
+        if fault.code == Some(Code::Window) {
+            self.acks.hurry();
+        }
+        if call.semantics != Semantics::AtMostOnce && may_pass(&fault) {
+            self.wait(index, &fault, now);
+            return None;
+        }
+        let answer = match call.copies {
+            0 => Answer::NotExecuted(fault),
+            _ => Answer::Indeterminate(fault),
+        };
+        self.finish(index, true).map(|attached| (attached, answer))
+    }
+
+    /// Puts a refused call aside until it may be sent again.
+    fn wait(&mut self, index: u32, fault: &Fault, now: Instant) {
+        self.leave_stage(index);
+        let key = self.calls.key(index);
+        let call = self.calls.at_mut(index);
+        call.refusals += 1;
+        let asked = fault.retry_after_ms.map(|millis| Duration::from_millis(millis.into()));
+        let pause = asked.unwrap_or_else(|| pause(call.refusals, &self.limits));
+        // Longer, never shorter, than what the server asked for.
+        let spread = self.jitter.spread(pause).max(asked.unwrap_or_default());
+        let until = now + spread;
+        call.stage = Stage::Waiting { until };
+        self.timers.push(until, key, Purpose::Retry);
+    }
+
+    /// Returns the open call with this seq; `None` if it has ended.
+    fn find(&mut self, seq: u64) -> Result<Option<u32>, Fault> {
+        let index = if Calls::<T>::is_label(seq) {
+            self.calls.by_label(seq)
+        } else {
+            match self.ring.occupant(seq) {
+                Occupant::Call(index) => Some(index),
+                Occupant::Burnt | Occupant::Ended => None,
+                Occupant::Never => {
+                    let message = format!("an answer to {seq}, which was never asked");
+                    return Err(protocol_error(message));
+                }
+            }
+        };
+        self.counters.answers_ignored += u64::from(index.is_none());
+        Ok(index)
+    }
+}
+
+/// Returns whether a fault speaks of the whole session, on whatever frame it came.
+fn is_of_the_session(fault: &Fault) -> bool {
+    matches!(fault.code, Some(Code::SessionUnknown | Code::Fenced))
+}
+
+/// Returns whether the reason of a refusal may pass by itself.
+fn may_pass(fault: &Fault) -> bool {
+    match fault.code {
+        Some(code) => matches!(code, Code::Busy | Code::Window | Code::Draining),
+        None => fault.retry_after_ms.is_some(),
+    }
+}
+
+fn executed<'a>(fault: Fault, details: Option<Cow<'a, [u8]>>) -> Answer<'a> {
+    match details {
+        Some(details) if fault.code == Some(Code::ApplicationError) => Answer::Application(details),
+        _ => Answer::Executed(fault),
+    }
+}

@@ -1,0 +1,238 @@
+//! The open calls of a session, and the buffers their requests are kept in.
+
+use std::fmt;
+use std::time::Instant;
+
+use slab::Slab;
+
+use super::Semantics;
+
+/// Queues and heaps that hold ended calls are cleaned when they are twice as long as they need to
+/// be, and longer than this: below it, cleaning costs more than it frees.
+pub(super) const COMPACT_ABOVE: usize = 64;
+
+/// Spare request buffers that are kept: as many as the default window.
+const SPARE_BUFFERS_MAX: usize = 128;
+/// Capacity, in bytes, above which a request buffer is freed instead of kept: 128 of them are
+/// 512 KiB at most.
+const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024;
+
+/// The bit that tells a label of an unprotected call from a seq: the largest that is not refused.
+const LABEL: u64 = 1 << 62;
+/// How many bits of a generation a label has room for.
+const LABEL_GENERATION: u64 = (1 << 30) - 1;
+
+/// Names a call of one session, for as long as the call is open; a stale key names nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallKey {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+impl CallKey {
+    /// Returns the key as a number, for a host that can keep only numbers.
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// Returns the key that [`CallKey::to_bits`] made this number of. Any other number makes a key
+    /// that names nothing, or some other call.
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the number")]
+    pub const fn from_bits(bits: u64) -> CallKey {
+        CallKey { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+impl fmt::Debug for CallKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallKey({}.{})", self.index, self.generation)
+    }
+}
+
+/// Where a call is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// To be sent again on this connection.
+    Due,
+    /// Sent on a connection that is gone, or due when it went.
+    Lost,
+    /// Never sent.
+    Queued,
+    /// Sent on this connection and not answered.
+    Sent,
+    /// Refused; due again at this instant.
+    Waiting { until: Instant },
+}
+
+/// One call, or one notification.
+#[derive(Debug)]
+pub(super) struct Call<T> {
+    /// What comes back with the answer; `None` for a notification.
+    pub(super) attached: Option<T>,
+    /// The whole frame. Empty once it will not be sent again.
+    pub(super) request: Vec<u8>,
+    pub(super) deadline: Option<Instant>,
+    /// The xid's number or the label; 0 until the first transmission.
+    pub(super) seq: u64,
+    pub(super) generation: u32,
+    /// Copies sent and neither refused nor dropped by a RESUME that found the cell vacant.
+    pub(super) copies: u32,
+    /// How often it was refused.
+    pub(super) refusals: u32,
+    pub(super) semantics: Semantics,
+    pub(super) stage: Stage,
+}
+
+impl<T> Call<T> {
+    /// Returns whether the call has an xid in the server's table.
+    pub(super) fn is_protected(&self) -> bool {
+        self.semantics != Semantics::AtLeastOnce
+    }
+}
+
+/// The calls, by index and generation.
+#[derive(Debug)]
+pub(super) struct Calls<T> {
+    slab: Slab<Call<T>>,
+    /// How often each index was used.
+    generations: Vec<u32>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl<T> Calls<T> {
+    pub(super) fn new() -> Calls<T> {
+        Calls { slab: Slab::new(), generations: Vec::new(), spare: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn insert(&mut self, call: impl FnOnce(u32) -> Call<T>) -> CallKey {
+        let entry = self.slab.vacant_entry();
+        let slot = entry.key();
+        let index = u32::try_from(slot).expect("the queue's bound is far below 2^32");
+        if slot == self.generations.len() {
+            self.generations.push(0);
+        }
+        let generation = self.generations[slot].wrapping_add(1);
+        self.generations[slot] = generation;
+        entry.insert(call(generation));
+        CallKey { index, generation }
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Call<T> {
+        self.slab.remove(index as usize)
+    }
+
+    pub(super) fn get(&self, key: CallKey) -> Option<&Call<T>> {
+        self.slab.get(key.index as usize).filter(|call| call.generation == key.generation)
+    }
+
+    /// Returns the call at an index that a live structure holds.
+    pub(super) fn at(&self, index: u32) -> &Call<T> {
+        &self.slab[index as usize]
+    }
+
+    /// Returns the call at an index that a live structure holds.
+    pub(super) fn at_mut(&mut self, index: u32) -> &mut Call<T> {
+        &mut self.slab[index as usize]
+    }
+
+    pub(super) fn key(&self, index: u32) -> CallKey {
+        CallKey { index, generation: self.at(index).generation }
+    }
+
+    /// Returns the indices of all calls, so that they can be walked while some of them end.
+    pub(super) fn indices(&self) -> Vec<u32> {
+        let index = |slot| u32::try_from(slot).expect("inserted with a u32");
+        self.slab.iter().map(|(slot, _)| index(slot)).collect()
+    }
+
+    /// Returns the label an unprotected call goes by on the wire.
+    pub(super) fn label(key: CallKey) -> u64 {
+        LABEL | (u64::from(key.generation) & LABEL_GENERATION) << 32 | u64::from(key.index)
+    }
+
+    pub(super) fn is_label(seq: u64) -> bool {
+        seq & LABEL != 0
+    }
+
+    /// Returns the index of the unprotected call with this label, if it is still open.
+    pub(super) fn by_label(&self, label: u64) -> Option<u32> {
+        let index = u32::try_from(label & u64::from(u32::MAX)).ok()?;
+        let call = self.slab.get(index as usize)?;
+        (!call.is_protected() && call.seq == label).then_some(index)
+    }
+
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_buffer(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if capacity > 0
+            && capacity <= SPARE_BUFFER_BYTES_MAX
+            && self.spare.len() < SPARE_BUFFERS_MAX
+        {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(calls: &mut Calls<u32>, attached: u32) -> CallKey {
+        calls.insert(|generation| Call {
+            attached: Some(attached),
+            request: Vec::new(),
+            deadline: None,
+            seq: 0,
+            generation,
+            copies: 0,
+            refusals: 0,
+            semantics: Semantics::AtLeastOnce,
+            stage: Stage::Queued,
+        })
+    }
+
+    #[test]
+    fn a_stale_key_names_nothing() {
+        let mut calls = Calls::new();
+        let first = insert(&mut calls, 1);
+        calls.remove(first.index);
+        let second = insert(&mut calls, 2);
+        assert_eq!(first.index, second.index);
+        assert!(calls.get(first).is_none());
+        assert_eq!(calls.get(second).and_then(|call| call.attached), Some(2));
+        assert_eq!(CallKey::from_bits(second.to_bits()), second);
+    }
+
+    #[test]
+    fn a_stale_label_names_nothing() {
+        let mut calls = Calls::new();
+        let first = insert(&mut calls, 1);
+        let old = Calls::<u32>::label(first);
+        calls.remove(first.index);
+        let second = insert(&mut calls, 2);
+        let new = Calls::<u32>::label(second);
+        calls.at_mut(second.index).seq = new;
+        assert_ne!(old, new);
+        assert_eq!(calls.by_label(old), None);
+        assert_eq!(calls.by_label(new), Some(second.index));
+        assert!(new < crate::frame::SEQ_MAX);
+    }
+
+    #[test]
+    fn large_buffers_are_not_kept() {
+        let mut calls: Calls<u32> = Calls::new();
+        calls.give_buffer(Vec::with_capacity(SPARE_BUFFER_BYTES_MAX + 1));
+        assert_eq!(calls.take_buffer().capacity(), 0);
+        calls.give_buffer(vec![1; 10]);
+        let buffer = calls.take_buffer();
+        assert!(buffer.is_empty() && buffer.capacity() >= 10);
+    }
+}

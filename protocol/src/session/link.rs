@@ -1,0 +1,303 @@
+//! Connections come and go: the handshake, what a RESUME tells of each call, and the loss of a
+//! connection or of the session.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::acks::Occupant;
+use super::answer::protocol_error;
+use super::calls::{CallKey, Calls, Stage};
+use super::{Answer, Event, Semantics, Session};
+use crate::error::{Class, Code, ErrorBody, Fault};
+use crate::frame::{Frame, Header, Kind, MAGIC, VERSION};
+use crate::handshake::{CellReport, Hello, Resume, Resumed, ServerLimits, Sid, Welcome};
+
+/// The incarnation of a client without a journal: one that restarts begins a new session.
+const INCARNATION: u32 = 0;
+
+/// What stands between this end and the server.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Over.
+    Closed,
+    /// No connection.
+    Down { connect_at: Instant },
+    /// HELLO or RESUME has been sent.
+    Handshaking { since: Instant, resume: bool },
+    /// The handshake is done.
+    Up { draining: bool },
+}
+
+/// What the server knows the session by.
+#[derive(Debug)]
+pub(super) struct Identity {
+    sid: Sid,
+    /// The last one used; HELLO's own connection is the first.
+    attachment: u32,
+}
+
+impl<T> Session<T> {
+    /// Begins the handshake on a connection that has just opened.
+    pub fn on_connected(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if !matches!(self.link, Link::Down { .. }) {
+            return;
+        }
+        out.extend_from_slice(&MAGIC);
+        match &mut self.identity {
+            None => {
+                let hello = Hello {
+                    version: VERSION,
+                    features: 0,
+                    window: self.limits.window.next_power_of_two().min(self.limits.window_max),
+                    order: self.order,
+                    token: self.token.clone(),
+                };
+                append(Kind::Hello, &hello, out);
+            }
+            Some(identity) => {
+                identity.attachment += 1;
+                let resume = Resume {
+                    version: VERSION,
+                    features: 0,
+                    sid: identity.sid,
+                    incarnation: INCARNATION,
+                    attachment: identity.attachment,
+                    ack: self.ring.floor(),
+                    join: false,
+                    token: self.token.clone(),
+                };
+                append(Kind::Resume, &resume, out);
+            }
+        }
+        self.probe.heard(now);
+        self.link = Link::Handshaking { since: now, resume: self.identity.is_some() };
+    }
+
+    /// Notes that the connection is lost, or could not be had; `why` goes into the messages of
+    /// calls whose time passes before there is another.
+    pub fn on_disconnected(&mut self, why: &str, now: Instant) {
+        if matches!(self.link, Link::Closed) {
+            return;
+        }
+        let is_lost_session =
+            matches!(self.link, Link::Handshaking { resume: true, .. }) && self.identity.is_none();
+        let after_pause = self.backoff.failed(why, &self.limits, &mut self.jitter, now);
+        // A server that forgot the session is there, and waits for a HELLO.
+        let connect_at = if is_lost_session { now } else { after_pause };
+        self.link = Link::Down { connect_at };
+        self.forget_connection();
+    }
+
+    /// Drops all that belongs to a connection. What was sent on it may or may not have arrived.
+    pub(super) fn forget_connection(&mut self) {
+        for index in self.calls.indices() {
+            if matches!(self.calls.at(index).stage, Stage::Sent | Stage::Due) {
+                self.leave_stage(index);
+                self.calls.at_mut(index).stage = Stage::Lost;
+            }
+        }
+        debug_assert_eq!((self.outstanding, self.outstanding_unprotected), (0, 0));
+        self.resends.clear();
+        self.retries.clear();
+        self.cancels.clear();
+    }
+
+    /// Takes the answer to HELLO or RESUME.
+    pub(super) fn on_handshake_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        resume: bool,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        match (frame.header.kind, resume) {
+            (Kind::Welcome, false) => self.on_welcome(&decode(frame)?)?,
+            (Kind::Resumed, true) => self.on_resumed(&decode(frame)?, now)?,
+            (Kind::Error, _) => {
+                let body: ErrorBody<'_> = decode(frame)?;
+                return Err(self.on_handshake_refused(Fault::from_body(&body)));
+            }
+            (kind, _) => {
+                let message = format!("{kind:?} before the handshake was done");
+                return Err(protocol_error(message));
+            }
+        }
+        self.link = Link::Up { draining: false };
+        self.backoff.succeeded();
+        self.resend_unprotected();
+        self.events.push_back(Event::Ready { resumed: resume });
+        Ok(())
+    }
+
+    fn on_welcome(&mut self, welcome: &Welcome) -> Result<(), Fault> {
+        check_version(welcome.version)?;
+        if welcome.window == 0 || welcome.window > self.limits.window_max {
+            let max = self.limits.window_max;
+            let message = format!("a window of {}; it is 1 to {max}", welcome.window);
+            return Err(protocol_error(message));
+        }
+        self.identity = Some(Identity { sid: welcome.sid, attachment: 1 });
+        self.take_limits(&welcome.limits);
+        self.ring.reset(welcome.window);
+        Ok(())
+    }
+
+    fn on_resumed(&mut self, resumed: &Resumed, now: Instant) -> Result<(), Fault> {
+        check_version(resumed.version)?;
+        if resumed.floor > self.ring.floor() || resumed.window == 0 {
+            let message = format!(
+                "RESUMED with floor {} and window {}; acknowledged was {}",
+                resumed.floor,
+                resumed.window,
+                self.ring.floor()
+            );
+            return Err(protocol_error(message));
+        }
+        self.take_limits(&resumed.limits);
+        self.ring.narrow(resumed.window);
+        self.acks.sent(self.ring.floor(), now);
+        for seq in self.ring.floor() + 1..self.ring.next() {
+            let report = resumed.report(seq);
+            match self.ring.occupant(seq) {
+                Occupant::Call(index) => self.settle(index, report, now),
+                Occupant::Burnt if report == CellReport::Running => self.cancels.push_back(seq),
+                Occupant::Burnt | Occupant::Ended | Occupant::Never => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides how a call goes on after a RESUME, by what the server has of it.
+    fn settle(&mut self, index: u32, report: CellReport, now: Instant) {
+        let key = self.calls.key(index);
+        let call = self.calls.at_mut(index);
+        if call.stage != Stage::Lost {
+            return; // refused before, and waiting for its time: no copy is out
+        }
+        if report != CellReport::Vacant {
+            call.copies = 1; // whatever else was sent, the cell stands for it
+            call.stage = Stage::Sent;
+            self.count_sent(index, now);
+            return;
+        }
+        call.copies = 0;
+        if call.semantics == Semantics::ExactlyOnce {
+            call.stage = Stage::Due;
+            self.resends.push_back(key);
+            return;
+        }
+        let message = "lost with its connection before it ran; an at-most-once call is sent once";
+        if let Some(attached) = self.finish(index, true) {
+            // The code of a call that found no server to take it.
+            let fault = Fault::new(Code::Cancelled, message);
+            self.ended.push_back((attached, Answer::NotExecuted(fault)));
+        }
+    }
+
+    /// Lines up the unprotected calls that the last connection took with it.
+    fn resend_unprotected(&mut self) {
+        for index in self.calls.indices() {
+            let call = self.calls.at_mut(index);
+            if call.stage == Stage::Lost && !call.is_protected() {
+                call.stage = Stage::Due;
+                self.resends.push_back(self.calls.key(index));
+            }
+        }
+    }
+
+    fn take_limits(&mut self, limits: &ServerLimits) {
+        self.server_body_bytes_max = usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX);
+    }
+
+    fn on_handshake_refused(&mut self, fault: Fault) -> Fault {
+        if let Some(millis) = fault.retry_after_ms {
+            let pause = Duration::from_millis(millis.into());
+            self.backoff.ask(pause.min(self.limits.lease));
+        }
+        if fault.code == Some(Code::SessionUnknown) || fault.code == Some(Code::Fenced) {
+            self.lose_session(&fault);
+        } else if fault.class == Class::NotExecuted
+            && !matches!(fault.code, None | Some(Code::Busy | Code::Draining))
+        {
+            self.end_proved(&fault);
+        }
+        fault
+    }
+
+    /// Ends what certainly has not run: the server has refused this client for good.
+    fn end_proved(&mut self, fault: &Fault) {
+        for index in self.calls.indices() {
+            if self.calls.at(index).copies == 0 {
+                match self.finish(index, true) {
+                    Some(attached) => {
+                        self.ended.push_back((attached, Answer::NotExecuted(fault.clone())));
+                    }
+                    None => self.counters.notifications_dropped += 1,
+                }
+            }
+        }
+    }
+
+    /// Gives the session up: the server does not know it, or has given it to another.
+    ///
+    /// Protected calls that may have run end indeterminate; those that certainly have not go on in
+    /// a new session, in their order; unprotected ones do not belong to a session.
+    pub(super) fn lose_session(&mut self, fault: &Fault) {
+        if self.identity.take().is_none() {
+            return;
+        }
+        let mut moved: Vec<CallKey> = Vec::new();
+        for seq in self.ring.floor() + 1..self.ring.next() {
+            let Occupant::Call(index) = self.ring.occupant(seq) else { continue };
+            if self.calls.at(index).copies == 0 {
+                moved.push(self.calls.key(index));
+                continue;
+            }
+            if let Some(attached) = self.finish(index, true) {
+                self.ended.push_back((attached, Answer::Indeterminate(fault.clone())));
+            }
+        }
+        for key in moved.into_iter().rev() {
+            self.leave_stage(key.index);
+            let call = self.calls.at_mut(key.index);
+            call.seq = 0;
+            call.stage = Stage::Queued;
+            self.queued += 1;
+            self.queue.push_front(key);
+        }
+        self.ring = super::Ring::new();
+        self.acks.reset();
+        self.server_body_bytes_max = self.limits.body_bytes_max;
+        self.events.push_back(Event::SessionLost);
+    }
+
+    /// Gives a call the number it goes by, at its first transmission.
+    pub(super) fn number(&mut self, key: CallKey) -> u64 {
+        if self.calls.at(key.index).is_protected() {
+            self.ring.assign(key.index)
+        } else {
+            Calls::<T>::label(key)
+        }
+    }
+}
+
+fn check_version(version: u16) -> Result<(), Fault> {
+    if version == VERSION {
+        return Ok(());
+    }
+    let message = format!("the server speaks version {version}, this client {VERSION}");
+    Err(Fault::new(Code::Unsupported, message))
+}
+
+/// Appends a frame of the handshake.
+fn append(kind: Kind, body: &impl serde::Serialize, out: &mut Vec<u8>) {
+    let start = Header::new(kind, 0).begin(out);
+    rmp_serde::encode::write_named(out, body).expect("numbers and bytes, written into memory");
+    crate::frame::finish(out, start);
+}
+
+/// Reads the body of a frame whose form the protocol fixes.
+pub(super) fn decode<'a, D: Deserialize<'a>>(frame: &Frame<'a>) -> Result<D, Fault> {
+    rmp_serde::from_slice(frame.body)
+        .map_err(|error| protocol_error(format!("{:?}: {error}", frame.header.kind)))
+}

@@ -1,0 +1,469 @@
+//! The client's side of a session: which calls are out, under which xid, and what became of them.
+//!
+//! [`Session`] is driven by whoever owns the socket: frames and time go in, bytes, answers and the
+//! next deadline come out. It outlives its connections: a call stays until it is answered, its
+//! deadline passes, or the server says that it does not know the session any more.
+//!
+//! What is attached to a call (`T`, usually its continuation) is handed back exactly once, with an
+//! [`Answer`]: from [`Session::on_frame`] if a frame ended the call, else from
+//! [`Session::next_ended`]. A session that is dropped drops what is still attached.
+//!
+//! A driver does this:
+//! 1. when [`Session::connect_at`] is due, it opens a connection and calls
+//!    [`Session::on_connected`], or [`Session::on_disconnected`] if that failed;
+//! 2. it feeds every frame to [`Session::on_frame`] and time to [`Session::on_deadline`], and closes
+//!    the connection when one of them returns a fault or [`Session::is_drained`] says so;
+//! 3. once a turn, it calls [`Session::transmit`], and hands out what [`Session::next_ended`] and
+//!    [`Session::next_event`] give.
+//!
+//! Invariants: a seq is given out at a call's first transmission and never again; at most one copy
+//! of a protected call is out at a time; `NotExecuted` is said only with proof: the call was never
+//! transmitted, or every copy was answered so, or a RESUME found its cell vacant.
+//!
+//! Two choices where the rules leave room. Unprotected calls carry a label instead of a seq, counted
+//! apart from the xids, so that they leave no hole which an in-order session would wait behind. And
+//! nothing is sent twice on one connection without an answer in between: what a live connection
+//! swallows, it delivers, and a dead one is found by its silence.
+
+mod acks;
+mod answer;
+mod calls;
+mod link;
+mod probe;
+mod retry;
+mod timers;
+mod transmit;
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::error::{Code, Fault};
+use crate::frame::{self, Flags, Header, Kind, MethodId};
+use crate::handshake::Order;
+use crate::limits::Limits;
+
+use acks::{Acks, Ring};
+use calls::{Call, Calls, Stage};
+use link::{Identity, Link};
+use probe::Probe;
+use retry::{Backoff, Budget, Jitter};
+use timers::{Purpose, Timers};
+
+pub use calls::CallKey;
+
+/// How often a call may be transmitted, and what its caller may learn. Exhaustive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semantics {
+    /// Sent again on each connection until it is answered; the server may run it more than once.
+    /// Only for methods declared idempotent.
+    AtLeastOnce,
+    /// Sent once. A lost answer is asked for, never the call itself.
+    AtMostOnce,
+    /// Sent again, under the same xid, until it is answered; runs once.
+    #[default]
+    ExactlyOnce,
+}
+
+/// What is known of a call before it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CallSpec {
+    /// Which method.
+    pub method: MethodId,
+    /// How often it may be sent.
+    pub semantics: Semantics,
+    /// Whether the method is declared idempotent.
+    pub idempotent: bool,
+    /// When its caller no longer waits.
+    pub deadline: Option<Instant>,
+}
+
+impl CallSpec {
+    /// Returns the spec of an exactly-once call without a deadline.
+    pub fn new(method: MethodId) -> CallSpec {
+        CallSpec { method, semantics: Semantics::default(), idempotent: false, deadline: None }
+    }
+}
+
+/// How a call ended. Exhaustive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// The handler ran; this is its reply, as MessagePack.
+    Reply(&'a [u8]),
+    /// The handler ran and failed; this is the method's own error, as MessagePack.
+    Application(Cow<'a, [u8]>),
+    /// The handler ran, but its result cannot be had.
+    Executed(Fault),
+    /// The handler did not run and never will.
+    NotExecuted(Fault),
+    /// Nobody knows whether the handler ran.
+    Indeterminate(Fault),
+}
+
+/// Where a session stands with its server. Exhaustive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Over, by [`Session::close`].
+    Closed,
+    /// There is no connection: one is wanted at [`Session::connect_at`].
+    Disconnected,
+    /// The server is about to close this connection; what is running is still answered.
+    Draining,
+    /// HELLO or RESUME has left; nothing else may.
+    Handshaking,
+    /// Calls go out.
+    Ready,
+}
+
+/// Something a state callback may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server takes no new calls on this connection.
+    Draining,
+    /// The handshake is done.
+    Ready {
+        /// Whether the session is one the server knew.
+        resumed: bool,
+    },
+    /// The server does not know the session any more: calls that may have run ended indeterminate,
+    /// the others go on in a new session.
+    SessionLost,
+}
+
+/// What a session has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Calls sent for the first time.
+    pub calls: u64,
+    /// Notifications sent.
+    pub notifications: u64,
+    /// Notifications whose time passed before they could be sent.
+    pub notifications_dropped: u64,
+    /// Calls sent again.
+    pub resends: u64,
+    /// Answers to calls that had ended.
+    pub answers_ignored: u64,
+}
+
+/// One client session, over as many connections as it takes. See the [module](self).
+#[derive(Debug)]
+pub struct Session<T> {
+    limits: Limits,
+    order: Order,
+    token: Option<Bytes>,
+    link: Link,
+    identity: Option<Identity>,
+    /// Bytes of one body that the server takes; until it has said so, what this end takes.
+    server_body_bytes_max: usize,
+
+    calls: Calls<T>,
+    ring: Ring,
+    acks: Acks,
+    timers: Timers,
+
+    /// Calls not yet transmitted, in order; those that have ended are skipped.
+    queue: VecDeque<CallKey>,
+    /// How many calls of `queue` have not ended.
+    queued: usize,
+    /// Calls to be sent again on this connection, free of the retry budget.
+    resends: VecDeque<CallKey>,
+    /// Calls to be sent again as the retry budget allows.
+    retries: VecDeque<CallKey>,
+    /// Seqs whose callers no longer wait, to be told to the server.
+    cancels: VecDeque<u64>,
+    /// Calls out on this connection and not answered.
+    outstanding: usize,
+    /// Unprotected ones among them.
+    outstanding_unprotected: u32,
+
+    probe: Probe,
+    budget: Budget,
+    backoff: Backoff,
+    jitter: Jitter,
+
+    ended: VecDeque<(T, Answer<'static>)>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+impl<T> Session<T> {
+    /// Returns a session that wants its first connection at once.
+    ///
+    /// `token` proves to the server who this is, where it asks; `seed` spreads the back-off of many
+    /// clients: no two should have the same.
+    pub fn new(
+        limits: Limits,
+        order: Order,
+        token: Option<Bytes>,
+        seed: u64,
+        now: Instant,
+    ) -> Session<T> {
+        Session {
+            order,
+            token,
+            link: Link::Down { connect_at: now },
+            identity: None,
+            server_body_bytes_max: limits.body_bytes_max,
+            calls: Calls::new(),
+            ring: Ring::new(),
+            acks: Acks::new(now),
+            timers: Timers::new(),
+            queue: VecDeque::new(),
+            queued: 0,
+            resends: VecDeque::new(),
+            retries: VecDeque::new(),
+            cancels: VecDeque::new(),
+            outstanding: 0,
+            outstanding_unprotected: 0,
+            probe: Probe::new(now),
+            budget: Budget::new(&limits, now),
+            backoff: Backoff::new(),
+            jitter: Jitter::new(seed),
+            ended: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            limits,
+        }
+    }
+
+    /// Takes a call, to be sent by the next [`Session::transmit`] that may.
+    ///
+    /// `encode` appends the arguments' MessagePack; it runs once, here: every copy sent later is
+    /// made of the same bytes.
+    ///
+    /// # Errors
+    /// Gives `attached` back if the call cannot be taken; it was not executed and never will be.
+    /// The fault's code is BUSY (too many calls wait), TOO_LARGE, NOT_PROTECTED (at-least-once, but
+    /// not idempotent), BAD_ARGUMENTS (`encode` failed) or CANCELLED (the session is closed).
+    pub fn call<E: Display>(
+        &mut self,
+        spec: CallSpec,
+        attached: T,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<CallKey, (T, Fault)> {
+        let mut header = Header::new(Kind::Request, 0);
+        header.method = spec.method;
+        if spec.semantics == Semantics::AtLeastOnce {
+            if !spec.idempotent {
+                let message = "at-least-once is for methods declared idempotent";
+                return Err((attached, Fault::new(Code::NotProtected, message)));
+            }
+            header.flags = Flags::UNPROTECTED;
+        }
+        match self.encode_request(header, encode) {
+            Ok(request) => Ok(self.enqueue(spec, Some(attached), request)),
+            Err(fault) => Err((attached, fault)),
+        }
+    }
+
+    /// Takes a notification: it is sent once, in its turn among the calls, and never answered.
+    ///
+    /// One that cannot be sent before its deadline is dropped, and so is one whose connection is
+    /// lost: only [`Counters`] tells.
+    ///
+    /// # Errors
+    /// As for [`Session::call`].
+    pub fn notify<E: Display>(
+        &mut self,
+        method: MethodId,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), Fault> {
+        let mut header = Header::new(Kind::Notify, 0);
+        header.method = method;
+        let request = self.encode_request(header, encode)?;
+        let semantics = Semantics::AtMostOnce;
+        let spec = CallSpec { method, semantics, idempotent: false, deadline };
+        self.enqueue(spec, None, request);
+        Ok(())
+    }
+
+    /// Ends a call because its caller no longer waits, and returns whether it was still open.
+    ///
+    /// What was attached comes from [`Session::next_ended`]: `NotExecuted` if the call never left,
+    /// else `Indeterminate`, for the server may run it all the same. The server is told.
+    pub fn cancel(&mut self, key: CallKey) -> bool {
+        let is_open = self.calls.get(key).is_some();
+        if is_open {
+            self.abandon(key.index, Code::Cancelled, "cancelled by its caller");
+        }
+        is_open
+    }
+
+    /// Ends the session: says BYE if there is a connection, and ends every call.
+    ///
+    /// The driver flushes `out`, closes the connection and hands out what was attached.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        for index in self.calls.indices() {
+            self.abandon(index, Code::Cancelled, "the client was closed");
+        }
+        if matches!(self.link, Link::Up { .. }) {
+            Header::new(Kind::Bye, self.ring.floor()).append(&[], out);
+        }
+        self.link = Link::Closed;
+        self.queue.clear();
+        self.forget_connection();
+    }
+
+    /// Returns a call that ended without a frame of its own, and how.
+    pub fn next_ended(&mut self) -> Option<(T, Answer<'static>)> {
+        self.ended.pop_front()
+    }
+
+    /// Returns what happened to the session since it was last asked, oldest first.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Returns where the session stands.
+    pub fn state(&self) -> State {
+        match self.link {
+            Link::Closed => State::Closed,
+            Link::Down { .. } => State::Disconnected,
+            Link::Handshaking { .. } => State::Handshaking,
+            Link::Up { draining: true } => State::Draining,
+            Link::Up { draining: false } => State::Ready,
+        }
+    }
+
+    /// Returns when a connection is to be opened; `None` if there is one or none is wanted.
+    pub fn connect_at(&self) -> Option<Instant> {
+        match self.link {
+            Link::Down { connect_at } => Some(connect_at),
+            _ => None,
+        }
+    }
+
+    /// Returns how many calls and notifications are open.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Returns whether nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.calls.len() == 0
+    }
+
+    /// Returns what the session has counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn encode_request<E: Display>(
+        &mut self,
+        header: Header,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Vec<u8>, Fault> {
+        if matches!(self.link, Link::Closed) {
+            return Err(Fault::new(Code::Cancelled, "the client is closed"));
+        }
+        if self.queued >= self.limits.queued_calls_max {
+            let message = format!("{} calls wait to be sent already", self.queued);
+            return Err(Fault::new(Code::Busy, message));
+        }
+        let mut request = self.calls.take_buffer();
+        let start = header.begin(&mut request);
+        let fault = match encode(&mut request) {
+            Err(error) => Some(Fault::new(Code::BadArguments, error.to_string())),
+            Ok(()) => self.too_large(&request),
+        };
+        if let Some(fault) = fault {
+            self.calls.give_buffer(request);
+            return Err(fault);
+        }
+        frame::finish(&mut request, start);
+        Ok(request)
+    }
+
+    /// Says why a request is not to be sent, if its body is larger than either end takes.
+    fn too_large(&self, request: &[u8]) -> Option<Fault> {
+        let body_bytes = request.len() - frame::CALL_HEADER_BYTES;
+        let body_bytes_max = self.server_body_bytes_max.min(self.limits.body_bytes_max);
+        (body_bytes > body_bytes_max).then(|| {
+            let message =
+                format!("the arguments take {body_bytes} bytes; at most {body_bytes_max} may be");
+            Fault::new(Code::TooLarge, message)
+        })
+    }
+
+    fn enqueue(&mut self, spec: CallSpec, attached: Option<T>, request: Vec<u8>) -> CallKey {
+        let key = self.calls.insert(|generation| Call {
+            attached,
+            request,
+            deadline: spec.deadline,
+            seq: 0,
+            generation,
+            copies: 0,
+            refusals: 0,
+            semantics: spec.semantics,
+            stage: Stage::Queued,
+        });
+        if let Some(deadline) = spec.deadline {
+            self.timers.push(deadline, key, Purpose::Deadline);
+            self.timers.compact(&self.calls);
+        }
+        self.queued += 1;
+        if self.queue.len() >= calls::COMPACT_ABOVE + 2 * self.queued {
+            self.queue.retain(|&key| self.calls.get(key).is_some());
+        }
+        self.queue.push_back(key);
+        key
+    }
+
+    /// Ends a call that the caller or the clock gave up, and tells the server.
+    fn abandon(&mut self, index: u32, code: Code, message: &str) {
+        let call = self.calls.at(index);
+        if call.stage == Stage::Sent {
+            self.cancels.push_back(call.seq);
+        }
+        let proved = call.copies == 0;
+        let fault = if call.stage == Stage::Queued {
+            let last = self.backoff.last_failure();
+            Fault::new(code, format!("{message}, before it could be sent{last}"))
+        } else {
+            Fault::new(code, message)
+        };
+        let answer = if proved { Answer::NotExecuted(fault) } else { Answer::Indeterminate(fault) };
+        match self.finish(index, true) {
+            Some(attached) => self.ended.push_back((attached, answer)),
+            None => self.counters.notifications_dropped += 1,
+        }
+    }
+
+    /// Takes a call out of every account and returns what was attached to it.
+    ///
+    /// `burnt`: nothing was consumed for its seq, so that the server has to be told soon that it
+    /// will never come.
+    fn finish(&mut self, index: u32, burnt: bool) -> Option<T> {
+        self.leave_stage(index);
+        let call = self.calls.remove(index);
+        if call.is_protected() && call.seq != 0 && self.ring.end(call.seq, burnt) {
+            self.acks.hurry();
+        }
+        self.calls.give_buffer(call.request);
+        call.attached
+    }
+
+    /// Takes a call out of the counts that its stage put it in.
+    fn leave_stage(&mut self, index: u32) {
+        let call = self.calls.at(index);
+        match call.stage {
+            Stage::Queued => self.queued -= 1,
+            Stage::Sent => {
+                self.outstanding -= 1;
+                if !call.is_protected() {
+                    self.outstanding_unprotected -= 1;
+                }
+            }
+            Stage::Due | Stage::Lost | Stage::Waiting { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

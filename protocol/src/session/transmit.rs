@@ -1,0 +1,219 @@
+//! What leaves, and what the clock does.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::calls::{CallKey, Stage};
+use super::link::Link;
+use super::timers::Purpose;
+use super::{Answer, Semantics, Session};
+use crate::error::{Code, Fault};
+use crate::frame::{self, Header, Kind, NO_DEADLINE_MS};
+
+impl<T> Session<T> {
+    /// Appends to `out` what may be sent now, as far as the window, the retry budget and the output
+    /// mark allow; nothing before the handshake is done.
+    ///
+    /// `out` is what waits to be written: above `Limits::output_bytes_mark` no further call is
+    /// added to it, and [`Session::wants_transmit`] says so.
+    pub fn transmit(&mut self, now: Instant, out: &mut Vec<u8>) {
+        let Link::Up { draining } = self.link else { return };
+        while let Some(seq) = self.cancels.pop_front() {
+            Header::new(Kind::Cancel, seq).append(&[], out);
+        }
+        if !draining {
+            self.send_again(now, out);
+            self.send_queue(now, out);
+        }
+        if self.acks.is_due(&self.ring, &self.limits, now) {
+            Header::new(Kind::Ack, self.ring.floor()).append(&[], out);
+            self.acks.sent(self.ring.floor(), now);
+        }
+        if let Some(label) = self.probe.take_ping() {
+            Header::new(Kind::Ping, label).append(&[], out);
+        }
+    }
+
+    /// Returns whether [`Session::transmit`] has calls to send that only the output mark can have
+    /// held up.
+    pub fn wants_transmit(&self) -> bool {
+        let sends = !self.resends.is_empty() || (self.queued > 0 && self.may_send_first());
+        matches!(self.link, Link::Up { draining: false }) && sends
+    }
+
+    /// Returns whether the server closes this connection soon and nothing is out on it: the driver
+    /// may close it.
+    pub fn is_drained(&self) -> bool {
+        matches!(self.link, Link::Up { draining: true }) && self.outstanding == 0
+    }
+
+    /// Does what is due at `now`: calls end whose deadline has passed, refused ones become ready to
+    /// be sent, a silent server is asked. [`Session::transmit`] then sends what there is to say.
+    ///
+    /// # Errors
+    /// The server has been silent for too long: as for [`Session::on_frame`].
+    pub fn on_deadline(&mut self, now: Instant) -> Result<(), Fault> {
+        while let Some((at, key, purpose)) = self.timers.pop_due(now) {
+            let Some(call) = self.calls.get(key) else { continue };
+            match purpose {
+                Purpose::Deadline => {
+                    self.abandon(key.index, Code::Deadline, "its deadline passed");
+                }
+                Purpose::Retry if call.stage == (Stage::Waiting { until: at }) => self.due(key),
+                Purpose::Retry => {}
+            }
+        }
+        match self.link {
+            Link::Handshaking { since, .. } if now >= since + self.limits.handshake_timeout => {
+                Err(Fault::new(Code::Deadline, "the server did not answer the handshake"))
+            }
+            Link::Up { .. } if self.probe.is_dead(self.outstanding > 0, &self.limits, now) => {
+                Err(Fault::new(Code::Deadline, "the server was silent and did not answer a PING"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns when [`Session::on_deadline`] and [`Session::transmit`] are to be called next, if
+    /// nothing comes before. It may be early, never late, and is cheap.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let link = match self.link {
+            Link::Closed | Link::Down { .. } => [None; 3],
+            Link::Handshaking { since, .. } => {
+                [Some(since + self.limits.handshake_timeout), None, None]
+            }
+            Link::Up { draining } => [
+                Some(self.probe.next_deadline(self.outstanding > 0, &self.limits)),
+                self.acks.next_deadline(&self.ring, self.limits.ack_delay),
+                (!draining && !self.retries.is_empty()).then(|| self.budget.next_at()),
+            ],
+        };
+        link.into_iter().flatten().chain(self.timers.next_deadline()).min()
+    }
+
+    /// Makes a refused call ready to be sent again.
+    fn due(&mut self, key: CallKey) {
+        let is_up = matches!(self.link, Link::Up { .. });
+        // Without a connection the next handshake finds it and lines it up.
+        let stage = if is_up { Stage::Due } else { Stage::Lost };
+        self.calls.at_mut(key.index).stage = stage;
+        if is_up {
+            self.retries.push_back(key);
+        }
+    }
+
+    /// Sends what was sent before: after a RESUME freely, else as the budget allows.
+    fn send_again(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while out.len() < self.limits.output_bytes_mark {
+            let Some(key) = self.first(|session| &mut session.resends, Stage::Due) else { break };
+            self.resends.pop_front();
+            self.counters.resends += 1;
+            self.send(key, now, out);
+        }
+        while out.len() < self.limits.output_bytes_mark {
+            let Some(key) = self.first(|session| &mut session.retries, Stage::Due) else { break };
+            if !self.budget.take(now) {
+                break;
+            }
+            self.retries.pop_front();
+            self.counters.resends += 1;
+            self.send(key, now, out);
+        }
+    }
+
+    /// Sends calls for the first time, while the window has room.
+    fn send_queue(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while self.queued > 0 && self.may_send_first() && out.len() < self.limits.output_bytes_mark
+        {
+            let Some(key) = self.first(|session| &mut session.queue, Stage::Queued) else { break };
+            self.queue.pop_front();
+            if let Some(fault) = self.too_large(&self.calls.at(key.index).request) {
+                // Taken before the server had said how much it takes.
+                match self.finish(key.index, true) {
+                    Some(attached) => self.ended.push_back((attached, Answer::NotExecuted(fault))),
+                    None => self.counters.notifications_dropped += 1,
+                }
+            } else if self.calls.at(key.index).attached.is_none() {
+                self.send_notification(key.index, now, out);
+            } else {
+                self.send_first(key, now, out);
+            }
+        }
+    }
+
+    fn may_send_first(&self) -> bool {
+        self.ring.has_room() && self.outstanding_unprotected < self.ring.window()
+    }
+
+    fn send_first(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
+        self.leave_stage(key.index);
+        let seq = self.number(key);
+        let call = self.calls.at_mut(key.index);
+        call.seq = seq;
+        frame::number(&mut call.request, seq);
+        self.budget.earn();
+        self.counters.calls += 1;
+        self.send(key, now, out);
+    }
+
+    /// Sends a copy of a call that has its number.
+    fn send(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
+        let ack = self.ring.floor();
+        let call = self.calls.at_mut(key.index);
+        debug_assert!(call.copies == 0 || !call.is_protected(), "one copy at a time");
+        frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
+        out.extend_from_slice(&call.request);
+        call.copies += 1;
+        call.stage = Stage::Sent;
+        if call.semantics == Semantics::AtMostOnce {
+            let request = std::mem::take(&mut call.request);
+            self.calls.give_buffer(request);
+        }
+        self.acks.sent(ack, now);
+        self.count_sent(key.index, now);
+    }
+
+    fn send_notification(&mut self, index: u32, now: Instant, out: &mut Vec<u8>) {
+        let ack = self.ring.floor();
+        let call = self.calls.at_mut(index);
+        frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
+        out.extend_from_slice(&call.request);
+        self.acks.sent(ack, now);
+        self.counters.notifications += 1;
+        self.finish(index, false);
+    }
+
+    /// Counts a call that is out on this connection.
+    pub(super) fn count_sent(&mut self, index: u32, now: Instant) {
+        if self.outstanding == 0 {
+            self.probe.expect(now);
+        }
+        self.outstanding += 1;
+        if !self.calls.at(index).is_protected() {
+            self.outstanding_unprotected += 1;
+        }
+    }
+
+    /// Returns the first entry of a queue whose call is still in `stage`, dropping those before it.
+    fn first(
+        &mut self,
+        queue: impl Fn(&mut Self) -> &mut VecDeque<CallKey>,
+        stage: Stage,
+    ) -> Option<CallKey> {
+        while let Some(&key) = queue(self).front() {
+            if self.calls.get(key).is_some_and(|call| call.stage == stage) {
+                return Some(key);
+            }
+            queue(self).pop_front();
+        }
+        None
+    }
+}
+
+/// Returns how many milliseconds a caller will still wait, as a frame says it: rounded up, so that
+/// only a deadline that has passed is 0.
+fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
+    let Some(deadline) = deadline else { return NO_DEADLINE_MS };
+    let micros = deadline.saturating_duration_since(now).as_micros();
+    u32::try_from(micros.div_ceil(1_000)).unwrap_or(NO_DEADLINE_MS - 1).min(NO_DEADLINE_MS - 1)
+}
