@@ -243,8 +243,9 @@ impl<S> Reactor<S> {
         let mut count = 0;
         for event in &self.events {
             count += 1;
-            // The waker's event has done its work: the poll returned.
-            if event.token() != WAKER_TOKEN {
+            if event.token() == WAKER_TOKEN {
+                self.registry.has_more_from_threads = true;
+            } else {
                 self.registry.note_event(event);
             }
         }
@@ -344,14 +345,12 @@ impl<S> Reactor<S> {
     }
 
     fn run_posted(&mut self, state: &mut S) -> usize {
-        // Taken before looking, so that what comes while we look rings again. Should a task
-        // panic, the flag brings us back.
-        if self.registry.bell.take() {
-            self.registry.has_more_from_threads = true;
-        }
-        if !self.registry.has_more_from_threads {
+        if !self.registry.has_more_from_threads && !self.registry.bell.is_rung() {
             return 0;
         }
+        // Should a task panic, the flag brings us back.
+        self.registry.has_more_from_threads = true;
+        self.registry.bell.answer();
         let mut count = 0;
         while count < self.config.posted_per_turn {
             let Ok(task) = self.registry.posted.try_recv() else { break };

@@ -58,7 +58,7 @@ pub struct Registry<S: 'static> {
     pub(crate) posted: Receiver<PostedTask<S>>,
     pub(crate) offload: Offload<S>,
     pub(crate) bell: Arc<Bell>,
-    /// The bell was answered, but more was there than a turn may run.
+    /// The bell's event came, or it was answered and more was there than a turn may run.
     pub(crate) has_more_from_threads: bool,
     remote: Remote<S>,
     pub(crate) buffers: Buffers,
@@ -425,5 +425,30 @@ impl<S> fmt::Debug for Registry<S> {
             .field("sources", &self.slots.len())
             .field("next_deadline", &self.timers.next_deadline())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Reactor;
+
+    #[test]
+    fn slot_stays_small() {
+        assert!(size_of::<Slot<()>>() <= 40, "{}", size_of::<Slot<()>>());
+    }
+
+    /// Refused by the compiler, as ambiguous, if `T` is `Send`.
+    trait NotSend<Marker> {
+        fn holds() {}
+    }
+    impl<T: ?Sized> NotSend<()> for T {}
+    impl<T: ?Sized + Send> NotSend<u8> for T {}
+
+    #[test]
+    fn what_is_on_the_loop_is_not_send() {
+        <Reactor<()> as NotSend<_>>::holds();
+        <Registry<()> as NotSend<_>>::holds();
+        <Cx<'static, ()> as NotSend<_>>::holds();
     }
 }

@@ -97,9 +97,10 @@ impl Bell {
         }
     }
 
-    /// Whether something was left since the last call. Ask before looking, not after.
-    pub(crate) fn take(&self) -> bool {
-        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
+    /// Answers the bell: whoever leaves something after this rings again. Before looking, not
+    /// after.
+    pub(crate) fn answer(&self) {
+        self.rung.swap(false, Ordering::AcqRel);
     }
 
     pub(crate) fn is_rung(&self) -> bool {
