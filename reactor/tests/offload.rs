@@ -58,7 +58,7 @@ fn a_full_queue_refuses_with_a_clear_error_and_recovers() {
     let mut world = World::default();
     let (release, released) = mpsc::channel::<()>();
     let released = std::sync::Arc::new(std::sync::Mutex::new(released));
-    let mut offload = |registry: &mut onceloop_reactor::Registry<World>| {
+    let offload = |registry: &mut onceloop_reactor::Registry<World>| {
         let released = std::sync::Arc::clone(&released);
         let job = move || released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         registry.offload(job, |result, cx| {

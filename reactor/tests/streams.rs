@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -357,6 +357,8 @@ fn a_socket_file_that_another_has_replaced_is_not_removed() {
 #[cfg(feature = "os")]
 #[test]
 fn an_unspecified_ipv6_address_takes_ipv4_too() {
+    use std::net::Ipv6Addr;
+
     let Ok(mut listener) = Listener::tcp((Ipv6Addr::UNSPECIFIED, 0).into()) else {
         // A machine without IPv6 has no dual stack to test.
         assert!(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err());
