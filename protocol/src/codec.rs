@@ -14,8 +14,8 @@
 //! * bytes: a bin. In Rust that is [`Bin`] (which [`service!`](crate::service) puts in the place of
 //!   `&[u8]`) or [`bytes::Bytes`]; serde's `Vec<u8>` is a list of numbers, good for short ones.
 //!
-//! A decoder here relies on the scan: it is for bytes that [`scan`](crate::scan::scan) let through, or that
-//! we made. [`decode_scanned`] does both.
+//! A decoder here relies on the scan: it is for bytes that [`scan()`] let through, or that we
+//! made. [`decode_scanned`] does both.
 
 use serde::{Deserialize, Serialize};
 

@@ -22,6 +22,7 @@ pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod limits;
+pub mod method;
 pub mod scan;
 pub mod session;
 pub mod value;

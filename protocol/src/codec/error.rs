@@ -82,7 +82,8 @@ impl CodecError {
 /// Cuts a message at the limit.
 fn bounded(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES_MAX {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        let cut = (0..=MESSAGE_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(cut.unwrap_or(0));
         message.push('…');
     }
     message
