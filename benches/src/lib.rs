@@ -1,1 +1,47 @@
-//! b
+//! `c10k`: drives ten thousand connections against a server on an event loop, a well-made threaded
+//! one and a bare echo, all on the same protocol, and prints what each of them costs.
+//!
+//! The program starts itself again for every part: one process for each server, one for the load,
+//! each on a core of its own. The parent talks to them in JSON lines over their standard input and
+//! output; a part ends when its standard input closes, so that none outlives the parent.
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+mod capacity;
+mod child;
+mod control;
+mod frames;
+mod hgrm;
+mod load;
+mod machine;
+mod message;
+mod options;
+mod poller;
+mod progress;
+mod run;
+mod server;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::{Cli, Role};
+
+/// Runs the program with the process's arguments. Fails if there was any error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.role {
+        None => run::bench(&cli.bench),
+        Some(Role::Serve { options }) => server::serve(&options).map(|()| true),
+        Some(Role::Load { options }) => load::drive(&options).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("c10k: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

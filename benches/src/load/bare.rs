@@ -1,0 +1,534 @@
+//! The lean load: ready-made frames of the real protocol over one epoll on one thread.
+//!
+//! It shakes hands, gives each call the next seq and the acknowledgement of all before, and matches
+//! each answer to its call by the seq. It is the same for every server and costs about what the
+//! bare server costs, so that the load is not what is measured.
+
+use std::io;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use onceloop_protocol::error::{Code, ErrorBody};
+use onceloop_protocol::frame::{HEADER_BYTES, Kind, MAGIC};
+use onceloop_protocol::handshake::Welcome;
+
+use super::connection::{Connection, State};
+use super::pace::Pace;
+use super::sources::Sources;
+use super::tally::Tally;
+use super::{DRAIN_MAX, STALL_MAX, TELL_INTERVAL, warm_up};
+use crate::control::{self, Control};
+use crate::frames::{self, Front};
+use crate::machine;
+use crate::message::{Latency, LoadLine, Report};
+use crate::options::LoadOptions;
+use crate::poller::Poller;
+
+/// Connections that may be between `connect` and WELCOME: half of the shortest backlog in use.
+const CONNECTING_MAX: usize = 64;
+/// Room for one read: above the longest frame, so that a read always makes progress.
+const INPUT_BYTES: usize = 2 * frames::FRAME_BYTES_MAX;
+/// How long to go on calling after the measured time if the parent does not say stop.
+const GO_ON_MAX: Duration = Duration::from_secs(5);
+/// How often to look whether it has.
+const GO_ON_POLL: Duration = Duration::from_millis(1);
+
+/// What an answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Connections are made; nobody calls.
+    Opening,
+    /// Each connection makes one call, acknowledges it and knows by a PONG that the server has seen
+    /// the acknowledgement.
+    Settling,
+    /// Each answer makes room for the next call.
+    Calling,
+    /// No new calls; the last answers are awaited.
+    Draining,
+}
+
+/// The whole load.
+pub(super) struct Load<'a> {
+    options: &'a LoadOptions,
+    control: &'a Control,
+    poller: Poller,
+    sources: Sources,
+    started: Instant,
+    stage: Stage,
+    connections: Vec<Connection>,
+    /// Connections that the stage waits for.
+    waiting: usize,
+    /// When each call in flight was sent, or was due: a ring of `slots` for each connection, by
+    /// seq. 0 where none is in flight.
+    sent_at: Vec<u64>,
+    slots: u64,
+    window: u32,
+    /// Only in an open loop.
+    pace: Option<Pace>,
+    /// As many requests as fit the window, one behind the other, to be stamped and sent.
+    requests: Vec<u8>,
+    request_bytes: usize,
+    input: Vec<u8>,
+    tally: Tally,
+}
+
+impl<'a> Load<'a> {
+    pub(super) fn new(options: &'a LoadOptions, control: &'a Control) -> Result<Load<'a>> {
+        let total = index(u64::from(options.connections) + u64::from(options.idle));
+        let slots = u64::from(options.window.next_power_of_two());
+        let request = frames::request(index(options.payload));
+        let spin = Duration::from_micros(options.spin_us);
+        Ok(Load {
+            options,
+            control,
+            poller: Poller::new(spin).context("making an epoll")?,
+            sources: Sources::new(options.port),
+            started: Instant::now(),
+            stage: Stage::Opening,
+            connections: Vec::with_capacity(total),
+            waiting: 0,
+            sent_at: vec![0; total * index(slots)],
+            slots,
+            window: options.window,
+            pace: None,
+            requests: request.repeat(index(slots)),
+            request_bytes: request.len(),
+            input: vec![0; INPUT_BYTES],
+            tally: Tally::new()?,
+        })
+    }
+
+    /// Opens the connections, loads the server and closes them again.
+    pub(super) fn drive(mut self) -> Result<(Tally, Report)> {
+        let total = self.options.connections + self.options.idle;
+        let mut connect_seconds = 0.0;
+        let mut opened = 0;
+        for until in [self.options.first, total] {
+            connect_seconds += self.open(until)?;
+            self.settle(opened, until)?;
+            opened = until;
+            control::say(&LoadLine::Ready { connections: until });
+            self.control.wait()?;
+        }
+        let mut report = self.measure()?;
+        report.connect_seconds = connect_seconds;
+        self.drain()?;
+        self.close();
+        Ok((self.tally, report))
+    }
+
+    /// Opens connections until there are `until`; returns how long that took, in seconds.
+    fn open(&mut self, until: u32) -> Result<f64> {
+        self.stage = Stage::Opening;
+        let begin = Instant::now();
+        let mut told = begin;
+        let mut moved = begin;
+        let until = index(u64::from(until));
+        while self.connections.len() < until || self.waiting > 0 {
+            while self.connections.len() < until && self.waiting < CONNECTING_MAX {
+                self.connect();
+            }
+            if self.turn(TELL_INTERVAL)? > 0 {
+                moved = Instant::now();
+            } else if moved.elapsed() > STALL_MAX {
+                self.give_up("the handshake did not end");
+            }
+            if told.elapsed() >= TELL_INTERVAL {
+                told = Instant::now();
+                let connections = self.connections.len() - self.waiting;
+                let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+                control::say(&LoadLine::Connected { connections });
+            }
+        }
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Makes one acknowledged call on each of the connections `from..until`.
+    fn settle(&mut self, from: u32, until: u32) -> Result<()> {
+        self.stage = Stage::Settling;
+        for id in index(u64::from(from))..index(u64::from(until)) {
+            if self.connections[id].state == State::Open {
+                self.await_one(id);
+                self.connections[id].due = 1;
+                self.pump(id, self.now());
+            }
+        }
+        self.wait_for_all(STALL_MAX, "the first call was not answered and acknowledged")
+    }
+
+    /// Calls for the warm-up, the measured time and until the parent has taken its last sample.
+    fn measure(&mut self) -> Result<Report> {
+        self.begin_calls();
+        let warm_up = warm_up(self.options.seconds);
+        self.call_until(self.now() + nanoseconds(warm_up))?;
+
+        control::say(&LoadLine::Begin);
+        self.tally.set_recording(true);
+        let (begin, cpu_before) = (Instant::now(), machine::cpu_us()?);
+        let measured = Duration::from_secs_f64(self.options.seconds);
+        self.call_until(self.now() + nanoseconds(measured))?;
+        let (seconds, cpu_after) = (begin.elapsed().as_secs_f64(), machine::cpu_us()?);
+        self.tally.set_recording(false);
+        control::say(&LoadLine::End);
+
+        let end = Instant::now();
+        while !self.control.is_told() && end.elapsed() < GO_ON_MAX {
+            self.call_until(self.now() + nanoseconds(GO_ON_POLL))?;
+        }
+        Ok(Report {
+            requests: 0,
+            seconds,
+            cpu_us: cpu_after - cpu_before,
+            latency_us: Latency::default(),
+            connect_seconds: 0.0,
+            errors: 0,
+            first_error: None,
+            window: self.window,
+            in_flight: u32::try_from(self.in_flight_max()).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn begin_calls(&mut self) {
+        self.stage = Stage::Calling;
+        let in_flight = self.in_flight_max();
+        self.pace = Pace::new(self.options.rate, self.options.connections, self.now());
+        if self.pace.is_some() {
+            return;
+        }
+        for id in 0..index(u64::from(self.options.connections)) {
+            if self.connections[id].state == State::Open {
+                self.connections[id].due = in_flight;
+                self.pump(id, self.now());
+            }
+        }
+    }
+
+    fn call_until(&mut self, end: u64) -> Result<()> {
+        loop {
+            let now = self.now();
+            if now >= end {
+                return Ok(());
+            }
+            let next = self.call_due(now).unwrap_or(end).min(end);
+            self.turn(Duration::from_nanos(next.saturating_sub(self.now())))?;
+        }
+    }
+
+    /// Makes the calls that have fallen due by now; returns when the next one does, if there is a
+    /// plan.
+    fn call_due(&mut self, now: u64) -> Option<u64> {
+        while let Some(connection) = self.pace.as_mut()?.next_due(now) {
+            let id = index(connection);
+            if self.connections[id].state == State::Open {
+                self.connections[id].due += 1;
+                self.pump(id, now);
+            }
+        }
+        Some(self.pace.as_ref()?.next_at())
+    }
+
+    /// Waits for the answers that are missing. A call that gets none is an error.
+    fn drain(&mut self) -> Result<()> {
+        self.stage = Stage::Draining;
+        for id in 0..self.connections.len() {
+            self.connections[id].due = 0;
+            if self.connections[id].in_flight() > 0 {
+                self.await_one(id);
+            }
+        }
+        self.wait_for_all(DRAIN_MAX, "its last calls were not answered")
+    }
+
+    /// Says BYE on every connection and closes it.
+    fn close(&mut self) {
+        for connection in &mut self.connections {
+            // The measurement is over: a server that is gone by now has nothing to lose.
+            drop(connection.write(&frames::bare(Kind::Bye, connection.answered)));
+            connection.close();
+        }
+    }
+
+    /// Goes on until no connection is awaited, or gives those up that still are.
+    fn wait_for_all(&mut self, wait_max: Duration, why: &str) -> Result<()> {
+        let mut moved = Instant::now();
+        while self.waiting > 0 {
+            if self.turn(TELL_INTERVAL)? > 0 {
+                moved = Instant::now();
+            } else if moved.elapsed() > wait_max {
+                self.give_up(why);
+            }
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, why: &str) {
+        for id in 0..self.connections.len() {
+            if self.connections[id].is_awaited {
+                self.lose(id, &io::Error::other(why));
+            }
+        }
+    }
+
+    fn await_one(&mut self, id: usize) {
+        self.connections[id].is_awaited = true;
+        self.waiting += 1;
+    }
+
+    /// Notes that a connection has done what the stage waits for.
+    fn arrive(&mut self, id: usize) {
+        if mem::take(&mut self.connections[id].is_awaited) {
+            self.waiting -= 1;
+        }
+    }
+
+    fn connect(&mut self) {
+        let id = self.connections.len();
+        let outcome = self.sources.connect(id).and_then(|stream| {
+            self.poller.add(&stream, id as u64)?;
+            Ok(stream)
+        });
+        match outcome {
+            Ok(stream) => {
+                self.connections.push(Connection::new(Some(stream)));
+                self.await_one(id);
+            }
+            Err(error) => {
+                self.connections.push(Connection::new(None));
+                self.tally.fail(|| format!("connection {id}: {error}"));
+            }
+        }
+    }
+
+    fn lose(&mut self, id: usize, why: &io::Error) {
+        self.connections[id].close();
+        self.arrive(id);
+        self.tally.fail(|| format!("connection {id}: {why}"));
+    }
+
+    /// Waits for events, at most `timeout`, and handles them; returns how many there were.
+    fn turn(&mut self, timeout: Duration) -> Result<usize> {
+        let ready = self.poller.wait(Some(timeout)).context("waiting for events")?;
+        for event in 0..ready {
+            self.on_ready(index(self.poller.id(event)));
+        }
+        Ok(ready)
+    }
+
+    fn on_ready(&mut self, id: usize) {
+        let mut input = mem::take(&mut self.input);
+        let outcome = self.exchange(id, &mut input);
+        self.input = input;
+        if let Err(error) = outcome {
+            self.lose(id, &error);
+        }
+    }
+
+    /// Reads what has come for a connection and sends what follows from it.
+    fn exchange(&mut self, id: usize, input: &mut [u8]) -> io::Result<()> {
+        let connection = &mut self.connections[id];
+        if connection.state == State::Connecting {
+            connection.connect_error()?;
+            connection.state = State::Greeting;
+            return connection.write(&frames::hello(self.options.window));
+        }
+        connection.flush()?;
+        loop {
+            let (filled, may_have_more) = self.connections[id].read(input)?;
+            if filled > 0 {
+                let now = self.now();
+                let bytes = &input[..filled];
+                let (used, answers) = match self.connections[id].state {
+                    State::Greeting => (self.take_welcome(id, bytes)?, 0),
+                    _ => self.take_frames(id, bytes, now)?,
+                };
+                self.connections[id].keep(&bytes[used..]);
+                if answers > 0 {
+                    self.on_answers(id, answers, now)?;
+                }
+            }
+            if !may_have_more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does what the stage wants after `answers` calls were answered.
+    fn on_answers(&mut self, id: usize, answers: u64, now: u64) -> io::Result<()> {
+        match self.stage {
+            Stage::Opening => {}
+            Stage::Settling => {
+                let mut out = frames::bare(Kind::Ack, self.connections[id].answered);
+                out.extend(frames::bare(Kind::Ping, 0));
+                self.connections[id].write(&out)?;
+            }
+            Stage::Calling => {
+                if self.pace.is_none() {
+                    self.connections[id].due += answers;
+                }
+                self.pump(id, now);
+            }
+            Stage::Draining => {
+                if self.connections[id].in_flight() == 0 {
+                    self.arrive(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes as many of the due calls of a connection as may be in flight, with one write.
+    fn pump(&mut self, id: usize, now: u64) {
+        let in_flight_max = self.in_flight_max();
+        let connection = &mut self.connections[id];
+        let room = (in_flight_max.saturating_sub(connection.in_flight()))
+            .min(u64::from(self.window).min(self.slots).saturating_sub(connection.span()));
+        let count = connection.due.min(room);
+        if count == 0 {
+            return;
+        }
+        connection.due -= count;
+        let ring = &mut self.sent_at[id * index(self.slots)..][..index(self.slots)];
+        let bytes = index(count) * self.request_bytes;
+        for request in self.requests[..bytes].chunks_exact_mut(self.request_bytes) {
+            frames::stamp(request, connection.next_seq, connection.answered);
+            ring[index(connection.next_seq & (self.slots - 1))] = match &self.pace {
+                None => now,
+                Some(pace) => {
+                    connection.paced += 1;
+                    pace.due_at(id as u64, connection.paced - 1)
+                }
+            };
+            connection.next_seq += 1;
+        }
+        if let Err(error) = connection.write(&self.requests[..bytes]) {
+            self.lose(id, &error);
+        }
+    }
+
+    /// Reads the magic and WELCOME; returns how many bytes they are, 0 if they have not all come.
+    fn take_welcome(&mut self, id: usize, bytes: &[u8]) -> io::Result<usize> {
+        if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
+            return Err(io::Error::other("the server speaks another protocol"));
+        }
+        let Some(rest) = bytes.get(MAGIC.len()..) else { return Ok(0) };
+        match frames::front(rest) {
+            Front::Part => Ok(0),
+            Front::Frame(header, length) if header[4] == Kind::Welcome as u8 => {
+                let welcome: Welcome = rmp_serde::from_slice(&rest[HEADER_BYTES..length])
+                    .map_err(|error| io::Error::other(format!("WELCOME: {error}")))?;
+                self.window = self.window.min(welcome.window);
+                self.connections[id].state = State::Open;
+                self.arrive(id);
+                Ok(MAGIC.len() + length)
+            }
+            _ => Err(io::Error::other("the server answered HELLO with something else")),
+        }
+    }
+
+    /// Reads the whole frames in `bytes`; returns how many bytes they are and how many calls they
+    /// answer.
+    fn take_frames(&mut self, id: usize, bytes: &[u8], now: u64) -> io::Result<(usize, u64)> {
+        let (mut used, mut answers) = (0, 0);
+        // Calls that were sent together and answered together are recorded together.
+        let (mut run_sent_at, mut run) = (now, 0);
+        loop {
+            match frames::front(&bytes[used..]) {
+                Front::Part => break,
+                Front::Broken => return Err(io::Error::other("the server sent a broken frame")),
+                Front::Frame(header, length) => {
+                    if header[4] != Kind::Reply as u8 {
+                        answers += self.take_other(id, &bytes[used..used + length])?;
+                    } else if let Some(sent_at) = self.match_answer(id, frames::seq(header)) {
+                        if sent_at != run_sent_at {
+                            self.tally.record(now.saturating_sub(run_sent_at), run);
+                            (run_sent_at, run) = (sent_at, 0);
+                        }
+                        run += 1;
+                        answers += 1;
+                    } else {
+                        self.tally.fail(|| format!("connection {id}: a reply to no call"));
+                    }
+                    used += length;
+                }
+            }
+        }
+        self.tally.record(now.saturating_sub(run_sent_at), run);
+        Ok((used, answers))
+    }
+
+    /// Ends the call with this seq and returns when it was sent; `None` if there is no such call.
+    #[inline]
+    fn match_answer(&mut self, id: usize, seq: u64) -> Option<u64> {
+        let connection = &mut self.connections[id];
+        if seq <= connection.answered || seq >= connection.next_seq {
+            return None;
+        }
+        let ring = &mut self.sent_at[id * index(self.slots)..][..index(self.slots)];
+        let slot = |seq: u64| index(seq & (self.slots - 1));
+        let sent_at = mem::take(&mut ring[slot(seq)]);
+        if sent_at == 0 {
+            return None;
+        }
+        if seq > connection.answered + 1 {
+            connection.early += 1;
+            return Some(sent_at);
+        }
+        connection.answered = seq;
+        while connection.early > 0 && ring[slot(connection.answered + 1)] == 0 {
+            connection.answered += 1;
+            connection.early -= 1;
+        }
+        Some(sent_at)
+    }
+
+    /// Reads a frame that is no reply; returns how many calls it answers.
+    #[cold]
+    fn take_other(&mut self, id: usize, frame: &[u8]) -> io::Result<u64> {
+        let Front::Frame(header, _) = frames::front(frame) else { return Ok(0) };
+        let seq = frames::seq(header);
+        match Kind::from_wire(header[4]) {
+            Some(Kind::Pong) if self.stage == Stage::Settling => self.arrive(id),
+            Some(Kind::Ping) => self.connections[id].write(&frames::bare(Kind::Pong, seq))?,
+            Some(Kind::Error) => {
+                self.tally.fail(|| format!("connection {id}: {}", explain(&frame[HEADER_BYTES..])));
+                return Ok(u64::from(self.match_answer(id, seq).is_some()));
+            }
+            Some(Kind::Pong) => {}
+            kind => self.tally.fail(|| format!("connection {id}: a frame of kind {kind:?}")),
+        }
+        Ok(0)
+    }
+
+    fn in_flight_max(&self) -> u64 {
+        u64::from(self.options.in_flight.min(self.window))
+    }
+
+    /// Nanoseconds since the start, and never 0.
+    #[inline]
+    fn now(&self) -> u64 {
+        nanoseconds(self.started.elapsed()) + 1
+    }
+}
+
+/// Returns what an ERROR frame says, for a person.
+fn explain(body: &[u8]) -> String {
+    match rmp_serde::from_slice::<ErrorBody<'_>>(body) {
+        Ok(error) => {
+            let name = Code::from_wire(error.code).map_or("an unknown code", Code::name);
+            format!("{name}: {}", error.message)
+        }
+        Err(_) => "an error that does not decode".to_owned(),
+    }
+}
+
+#[inline]
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
+}
+
+/// Returns a number that indexes something in memory.
+#[inline]
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("what is in memory can be indexed")
+}

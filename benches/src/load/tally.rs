@@ -1,0 +1,71 @@
+//! What the load counts.
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+
+use crate::message::{Latency, Report};
+
+/// Digits of a latency that are kept.
+const DIGITS: u8 = 3;
+/// The longest latency that is told apart: 100 s, in nanoseconds.
+const LATENCY_NS_MAX: u64 = 100_000_000_000;
+
+/// Answers and their latencies within the measured time, and errors at any time.
+pub(crate) struct Tally {
+    histogram: Histogram<u64>,
+    is_recording: bool,
+    errors: u64,
+    first_error: Option<String>,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Result<Tally> {
+        let histogram = Histogram::new_with_max(LATENCY_NS_MAX, DIGITS);
+        Ok(Tally {
+            histogram: histogram.context("making a histogram")?,
+            is_recording: false,
+            errors: 0,
+            first_error: None,
+        })
+    }
+
+    /// Begins or ends the measured time.
+    pub(crate) fn set_recording(&mut self, is_recording: bool) {
+        self.is_recording = is_recording;
+    }
+
+    /// Counts `count` answers that each took `latency_ns`.
+    #[inline]
+    pub(crate) fn record(&mut self, latency_ns: u64, count: u64) {
+        if self.is_recording && count > 0 {
+            self.histogram.saturating_record_n(latency_ns, count);
+        }
+    }
+
+    /// Counts an error; the first is kept for a person.
+    #[cold]
+    pub(crate) fn fail(&mut self, why: impl FnOnce() -> String) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(why);
+    }
+
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
+    }
+
+    /// Writes what was counted into `report`.
+    #[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^53 ns")]
+    pub(crate) fn fill(&self, report: &mut Report) {
+        let microseconds = |value: u64| value as f64 / 1e3;
+        let at = |quantile| microseconds(self.histogram.value_at_quantile(quantile));
+        report.requests = self.histogram.len();
+        report.latency_us = Latency {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: microseconds(self.histogram.max()),
+        };
+        report.errors = self.errors;
+        report.first_error.clone_from(&self.first_error);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the processes tell each other, one JSON object a line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::options::{LoadKind, Rate, ServerKind};
+
+/// A server's lines to the parent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ServerLine {
+    /// It listens on this port of 127.0.0.1.
+    Listening { port: u16 },
+    /// What it has used so far; sent for each line it is given.
+    Sample(Sample),
+}
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// The system's monotonic clock, in nanoseconds: the same for every process.
+    pub(crate) at_ns: u64,
+    /// User and system time of all threads, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// Voluntary and involuntary, of all threads.
+    pub(crate) context_switches: u64,
+    /// `RssAnon`.
+    pub(crate) rss_anon_bytes: u64,
+    pub(crate) threads: u64,
+    /// Kernel stacks of the whole machine: a thread has one beside its `RssAnon`.
+    pub(crate) kernel_stack_bytes: u64,
+}
+
+/// The load's lines to the parent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoadLine {
+    /// So many connections have shaken hands.
+    Connected { connections: u32 },
+    /// So many connections have made an acknowledged call; the load waits for a line.
+    Ready { connections: u32 },
+    /// The warm-up is over: the measured time begins.
+    Begin,
+    /// It ends; the load goes on until it is given a line.
+    End,
+    /// All is done.
+    Report(Report),
+}
+
+/// What the load has seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Calls answered in the measured time.
+    pub(crate) requests: u64,
+    /// The measured time.
+    pub(crate) seconds: f64,
+    /// The load's own CPU time in it, in microseconds.
+    pub(crate) cpu_us: f64,
+    pub(crate) latency_us: Latency,
+    /// From the first `connect` to the last WELCOME, without the calls between.
+    pub(crate) connect_seconds: f64,
+    pub(crate) errors: u64,
+    /// The first of them, for a person.
+    pub(crate) first_error: Option<String>,
+    /// What the server granted.
+    pub(crate) window: u32,
+    /// Calls in flight that the window allowed.
+    pub(crate) in_flight: u32,
+}
+
+/// Latency in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+/// One run of one server, as the JSON file tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) server: ServerKind,
+    pub(crate) workload: String,
+    /// Those that called; `workload` names those that were silent.
+    pub(crate) connections: u32,
+    pub(crate) in_flight: u32,
+    pub(crate) payload: u64,
+    pub(crate) requests: u64,
+    pub(crate) seconds: f64,
+    pub(crate) requests_per_second: f64,
+    pub(crate) server_cpu_us_per_request: f64,
+    pub(crate) client_cpu_us_per_request: f64,
+    pub(crate) latency_us: Latency,
+    /// Null where there are too few connections for a slope.
+    pub(crate) rss_bytes_per_connection: Option<f64>,
+    pub(crate) context_switches: u64,
+    pub(crate) threads: u64,
+    pub(crate) connect_seconds: f64,
+    pub(crate) errors: u64,
+    pub(crate) load: LoadKind,
+    pub(crate) rate: Rate,
+    pub(crate) spin_us: u64,
+    pub(crate) window: u32,
+    pub(crate) run: u32,
+}

@@ -1,0 +1,255 @@
+//! What the user may ask for, and what the parent tells the parts it starts.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of the largest payload: a body may be 1 MiB and a little more.
+const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+
+/// Measures what a connection and a call cost: Onceloop's event loop beside a bare echo and a
+/// thread per connection, all on the same protocol.
+#[derive(Parser)]
+#[command(name = "c10k", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) role: Option<Role>,
+    #[command(flatten)]
+    pub(crate) bench: Options,
+}
+
+/// The parts that the program starts of itself; not for people.
+#[derive(Subcommand)]
+pub(crate) enum Role {
+    #[command(hide = true)]
+    Serve {
+        /// A [`ServerOptions`], as JSON.
+        #[arg(value_parser = from_json::<ServerOptions>)]
+        options: ServerOptions,
+    },
+    #[command(hide = true)]
+    Load {
+        /// A [`LoadOptions`], as JSON.
+        #[arg(value_parser = from_json::<LoadOptions>)]
+        options: LoadOptions,
+    },
+}
+
+fn from_json<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Connections that call, all open at once
+    #[arg(long, short = 'c', default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Calls each of them keeps in flight
+    #[arg(long, short = 'P', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) in_flight: u32,
+    /// Bytes of the string that each call sends and gets back
+    #[arg(long, short = 'd', value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u64).range(..=PAYLOAD_BYTES_MAX))]
+    pub(crate) payload: u64,
+    /// Seconds to measure, after a warm-up of a fifth of it (at least half a second)
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Calls per second in all, latency counted from when each was due; or `max`: the next call
+    /// when one is answered
+    #[arg(long, default_value_t = Rate::Max)]
+    pub(crate) rate: Rate,
+    /// Which servers, in which order
+    #[arg(long, value_delimiter = ',', default_value = "raw,event,threads")]
+    pub(crate) servers: Vec<ServerKind>,
+    /// Who calls: ready-made frames, or our client library and its callbacks
+    #[arg(long, default_value = "bare")]
+    pub(crate) load: LoadKind,
+    /// Further connections that call once and are silent then
+    #[arg(long, short = 'I', default_value_t = 0)]
+    pub(crate) idle: u32,
+    /// Microseconds to ask for events before blocking, on both sides (not in `threads`)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) spin_us: u64,
+    /// How often to measure each server; the table shows medians
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Writes every run to FILE, as one JSON array
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes every run's latencies to DIR, in HdrHistogram's percentile format
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hgrm: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.1 => Ok(seconds),
+        _ => Err("a number of at least 0.1".to_owned()),
+    }
+}
+
+/// The servers that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ServerKind {
+    /// A bare epoll echo of the same frames: the limit
+    Raw,
+    /// Onceloop's server on its event loop
+    Event,
+    /// A thread for each connection, on the same protocol and xid table
+    Threads,
+}
+
+impl ServerKind {
+    /// Returns whether it has a thread for each connection.
+    pub(crate) fn has_thread_per_connection(self) -> bool {
+        self == ServerKind::Threads
+    }
+}
+
+impl fmt::Display for ServerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ServerKind::Raw => "raw",
+            ServerKind::Event => "event",
+            ServerKind::Threads => "threads",
+        })
+    }
+}
+
+/// The load generators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoadKind {
+    /// Ready-made frames, the same for every server
+    Bare,
+}
+
+impl fmt::Display for LoadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            LoadKind::Bare => "bare",
+        })
+    }
+}
+
+/// How fast the load calls.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "RateJson", try_from = "RateJson")]
+pub(crate) enum Rate {
+    /// The next call when one is answered (closed loop).
+    Max,
+    /// So many calls per second over all connections, answered or not (open loop).
+    PerSecond(f64),
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rate, String> {
+        match text.parse::<f64>() {
+            _ if text == "max" => Ok(Rate::Max),
+            Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(Rate::PerSecond(rate)),
+            _ => Err("a number of calls per second above 0, or `max`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rate::Max => f.write_str("max"),
+            Rate::PerSecond(rate) => rate.fmt(f),
+        }
+    }
+}
+
+/// A rate in JSON: a number or `"max"`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum RateJson {
+    Number(f64),
+    Word(String),
+}
+
+impl From<Rate> for RateJson {
+    fn from(rate: Rate) -> RateJson {
+        match rate {
+            Rate::Max => RateJson::Word("max".to_owned()),
+            Rate::PerSecond(rate) => RateJson::Number(rate),
+        }
+    }
+}
+
+impl TryFrom<RateJson> for Rate {
+    type Error = String;
+
+    fn try_from(rate: RateJson) -> Result<Rate, String> {
+        match rate {
+            RateJson::Number(rate) => Ok(Rate::PerSecond(rate)),
+            RateJson::Word(word) => word.parse(),
+        }
+    }
+}
+
+/// What a server's process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ServerOptions {
+    pub(crate) kind: ServerKind,
+    /// The core to stay on; `None` leaves the choice to the system.
+    pub(crate) core: Option<usize>,
+    pub(crate) spin_us: u64,
+    /// Connections to expect.
+    pub(crate) connections: u32,
+}
+
+/// What the load's process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LoadOptions {
+    pub(crate) kind: LoadKind,
+    /// The core to stay on; `None` leaves the choice to the system.
+    pub(crate) core: Option<usize>,
+    /// Where the server listens, on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Connections that call.
+    pub(crate) connections: u32,
+    /// Connections beside them that are silent.
+    pub(crate) idle: u32,
+    /// Of all these, how many to open before the first sample of memory.
+    pub(crate) first: u32,
+    pub(crate) in_flight: u32,
+    /// The window to ask for.
+    pub(crate) window: u32,
+    pub(crate) payload: u64,
+    pub(crate) seconds: f64,
+    pub(crate) rate: Rate,
+    pub(crate) spin_us: u64,
+    /// Where to write the percentiles.
+    pub(crate) hgrm: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_make_sense_to_clap() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_rate_is_a_number_or_max() {
+        assert_eq!("max".parse(), Ok(Rate::Max));
+        assert_eq!("2e3".parse(), Ok(Rate::PerSecond(2000.0)));
+        for wrong in ["0", "-1", "inf", "NaN", "fast", ""] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        for rate in [Rate::Max, Rate::PerSecond(12.5)] {
+            let json = serde_json::to_string(&rate).expect("plain data");
+            assert_eq!(serde_json::from_str::<Rate>(&json).expect("just written"), rate);
+        }
+    }
+}

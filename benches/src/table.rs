@@ -1,0 +1,232 @@
+//! The result as a table: the median of each server's runs, errors added up.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+
+use crate::message::Row;
+use crate::options::ServerKind;
+use crate::run::Outcome;
+
+/// Latencies are shown in milliseconds if one of the medians is at least so many microseconds.
+const MILLISECONDS_FROM_US: f64 = 1_000.0;
+
+/// Prints the table of all runs, and what of it a person wants to know first.
+pub(crate) fn print(outcomes: &[Outcome]) -> Result<()> {
+    io::stdout().lock().write_all(render(outcomes).as_bytes()).context("printing the table")
+}
+
+fn render(outcomes: &[Outcome]) -> String {
+    let Some(Outcome { row: any, .. }) = outcomes.first() else {
+        return "Nothing was measured.\n".to_owned();
+    };
+    let runs = outcomes.iter().map(|outcome| outcome.row.run).max().unwrap_or(1);
+    let runs = if runs == 1 { "one run".to_owned() } else { format!("medians of {runs} runs") };
+    let mut lines = vec![
+        format!(
+            "{}: {} calls in flight on a connection, {} bytes each way, rate {}, {:.1} s, spin {} \
+             us, load {}, {runs}",
+            any.workload, any.in_flight, any.payload, any.rate, any.seconds, any.spin_us, any.load
+        ),
+        table(outcomes).to_string(),
+    ];
+    for server in servers(outcomes) {
+        let stack = |outcome: &Outcome| outcome.kernel_stack_bytes_per_connection;
+        if let Some(bytes) = median(of(outcomes, server).filter_map(stack)) {
+            lines.push(format!(
+                "{server}: beside its memory, {:.1} kB of kernel stack for each connection",
+                bytes / 1e3
+            ));
+        }
+    }
+    lines.extend(comparisons(outcomes));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn table(outcomes: &[Outcome]) -> Table {
+    let (unit, unit_us) = latency_unit(outcomes);
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        "server".to_owned(),
+        "conns".to_owned(),
+        "requests/s".to_owned(),
+        "x raw".to_owned(),
+        "server\nCPU us/req".to_owned(),
+        "x raw".to_owned(),
+        "client\nCPU us/req".to_owned(),
+        format!("p50\n{unit}"),
+        format!("p99\n{unit}"),
+        format!("p99.9\n{unit}"),
+        format!("max\n{unit}"),
+        "memory\nB/conn".to_owned(),
+        "context\nswitches".to_owned(),
+        "threads".to_owned(),
+        "connect\ns".to_owned(),
+        "errors".to_owned(),
+    ]);
+    for server in servers(outcomes) {
+        let of_rows = |number: fn(&Row) -> f64| {
+            median(of(outcomes, server).map(|outcome| number(&outcome.row)))
+        };
+        let to_raw = |number: fn(&Row) -> f64| ratio(outcomes, server, ServerKind::Raw, number);
+        let latency = |number: fn(&Row) -> f64| {
+            shown(of_rows(number).map(|latency_us| latency_us / unit_us), 2)
+        };
+        let memory = of(outcomes, server).filter_map(|o| o.row.rss_bytes_per_connection);
+        let errors: u64 = of(outcomes, server).map(|outcome| outcome.row.errors).sum();
+        table.add_row([
+            server.to_string(),
+            shown(of_rows(|row| f64::from(row.connections)), 0),
+            shown(of_rows(|row| row.requests_per_second), 0),
+            shown(to_raw(|row| row.requests_per_second), 2),
+            shown(of_rows(|row| row.server_cpu_us_per_request), 3),
+            shown(to_raw(|row| row.server_cpu_us_per_request), 2),
+            shown(of_rows(|row| row.client_cpu_us_per_request), 3),
+            latency(|row| row.latency_us.p50),
+            latency(|row| row.latency_us.p99),
+            latency(|row| row.latency_us.p999),
+            latency(|row| row.latency_us.max),
+            shown(median(memory), 0),
+            shown(of_rows(|row| count(row.context_switches)), 0),
+            shown(of_rows(|row| count(row.threads)), 0),
+            shown(of_rows(|row| row.connect_seconds), 2),
+            errors.to_string(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Returns what a person wants to know first.
+fn comparisons(outcomes: &[Outcome]) -> Vec<String> {
+    let compare = |other| {
+        let rate = ratio(outcomes, ServerKind::Event, other, |row| row.requests_per_second)?;
+        let cpu = ratio(outcomes, ServerKind::Event, other, |row| row.server_cpu_us_per_request)?;
+        Some(format!("event/{other}: {rate:.2} in requests/s, {cpu:.2} in server CPU per request"))
+    };
+    [ServerKind::Raw, ServerKind::Threads].into_iter().filter_map(compare).collect()
+}
+
+/// Returns the servers in the order in which they were first run.
+fn servers(outcomes: &[Outcome]) -> Vec<ServerKind> {
+    let mut servers = Vec::new();
+    for outcome in outcomes {
+        if !servers.contains(&outcome.row.server) {
+            servers.push(outcome.row.server);
+        }
+    }
+    servers
+}
+
+fn of(outcomes: &[Outcome], server: ServerKind) -> impl Iterator<Item = &Outcome> {
+    outcomes.iter().filter(move |outcome| outcome.row.server == server)
+}
+
+/// Returns the median of `one`'s number over `other`'s of the same run.
+///
+/// A machine that is shared is slower in one minute than in the next: two servers are compared
+/// within a run, never across runs.
+fn ratio(
+    outcomes: &[Outcome],
+    one: ServerKind,
+    other: ServerKind,
+    number: fn(&Row) -> f64,
+) -> Option<f64> {
+    median(of(outcomes, one).filter_map(|outcome| {
+        let beside = of(outcomes, other).find(|beside| beside.row.run == outcome.row.run)?;
+        Some(number(&outcome.row) / number(&beside.row)).filter(|ratio| ratio.is_finite())
+    }))
+}
+
+fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    match numbers.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(numbers[middle]),
+        _ => Some(f64::midpoint(numbers[middle - 1], numbers[middle])),
+    }
+}
+
+/// Returns the unit that latencies are shown in, and its microseconds.
+fn latency_unit(outcomes: &[Outcome]) -> (&'static str, f64) {
+    let medians = outcomes.iter().map(|outcome| outcome.row.latency_us.p50);
+    if medians.fold(0.0, f64::max) >= MILLISECONDS_FROM_US { ("ms", 1e3) } else { ("us", 1.0) }
+}
+
+fn shown(number: Option<f64>, decimals: usize) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| format!("{number:.decimals$}"))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Latency;
+    use crate::options::{LoadKind, Rate};
+
+    fn outcome(server: ServerKind, run: u32, requests_per_second: f64) -> Outcome {
+        let row = Row {
+            server,
+            workload: "W4".to_owned(),
+            connections: 10_000,
+            in_flight: 1,
+            payload: 16,
+            requests: 500,
+            seconds: 5.0,
+            requests_per_second,
+            server_cpu_us_per_request: 1e6 / requests_per_second,
+            client_cpu_us_per_request: 6.0,
+            latency_us: Latency { p50: 66e3, p99: 112e3, p999: 116e3, max: 117e3 },
+            rss_bytes_per_connection: None,
+            context_switches: 7,
+            threads: 1,
+            connect_seconds: 0.5,
+            errors: u64::from(run == 2),
+            load: LoadKind::Bare,
+            rate: Rate::Max,
+            spin_us: 0,
+            window: 1,
+            run,
+        };
+        Outcome { row, kernel_stack_bytes_per_connection: None }
+    }
+
+    #[test]
+    fn servers_are_compared_within_a_run() {
+        use ServerKind::{Event, Raw, Threads};
+        // The machine is ten times slower in the second run, for all of them.
+        let outcomes = [
+            outcome(Raw, 1, 100e3),
+            outcome(Event, 1, 97e3),
+            outcome(Threads, 1, 48.5e3),
+            outcome(Raw, 2, 10e3),
+            outcome(Event, 2, 9.9e3),
+            outcome(Threads, 2, 4.95e3),
+        ];
+        let text = render(&outcomes);
+        assert!(text.contains("event/raw: 0.98 in requests/s, 1.02 in"), "{text}");
+        assert!(text.contains("event/threads: 2.00 in requests/s, 0.50 in"), "{text}");
+        assert!(text.contains("66.00") && text.contains("ms"), "{text}");
+        let event =
+            text.lines().find(|line| line.trim_start().starts_with("event ")).expect("a row");
+        assert!(event.trim_end().ends_with(" 1"), "errors are added up: {event}");
+    }
+
+    #[test]
+    fn a_median_is_the_one_in_the_middle() {
+        assert_eq!(median([].into_iter()), None);
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), Some(2.5));
+    }
+}
