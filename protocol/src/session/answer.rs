@@ -20,7 +20,8 @@ pub(super) fn protocol_error(message: impl Into<String>) -> Fault {
 impl<T> Session<T> {
     /// Takes a frame; returns the call that it ended, if it did.
     ///
-    /// The frame must have come on the connection last given to [`Session::on_connected`].
+    /// The frame must have come on the connection last given to [`Session::on_connected`], and its
+    /// body must have passed the scan.
     ///
     /// # Errors
     /// The connection cannot go on: the driver closes it, calls [`Session::on_disconnected`], and
@@ -62,24 +63,24 @@ impl<T> Session<T> {
         }
     }
 
-    /// Takes the header of a frame whose body is larger than this end takes, and was skipped.
+    /// Takes the header of a frame whose body was refused at this end, and `fault`, which says why:
+    /// it was too large and skipped, or the scan did not let it through.
     ///
     /// # Errors
     /// As for [`Session::on_frame`].
     pub fn on_refused(
         &mut self,
         header: &Header,
+        mut fault: Fault,
         now: Instant,
     ) -> Result<Option<(T, Answer<'static>)>, Fault> {
         self.probe.heard(now);
         let is_answer = matches!(header.kind, Kind::Reply | Kind::Error);
         if !is_answer || !matches!(self.link, Link::Up { .. }) || header.seq == 0 {
-            return Err(protocol_error(format!("a {:?} that is too large", header.kind)));
+            return Err(protocol_error(format!("a {:?} that is refused: {fault}", header.kind)));
         }
         let Some(index) = self.find(header.seq)? else { return Ok(None) };
         self.acks.consumed(0, now);
-        let message = "the answer is larger than this client takes";
-        let mut fault = Fault::new(Code::TooLarge, message);
         let answer = if header.kind == Kind::Reply {
             fault.class = Class::Executed;
             Answer::Executed(fault)

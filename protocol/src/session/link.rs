@@ -3,12 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::acks::Occupant;
 use super::answer::protocol_error;
 use super::calls::{CallKey, Calls, Stage};
 use super::{Answer, Event, Semantics, Session};
+use crate::codec::{Decode, Encode, decode_whole};
 use crate::error::{Class, Code, ErrorBody, Fault};
 use crate::frame::{Frame, Header, Kind, MAGIC, VERSION};
 use crate::handshake::{CellReport, Hello, Resume, Resumed, ServerLimits, Sid, Welcome};
@@ -186,9 +185,8 @@ impl<T> Session<T> {
             self.resends.push_back(key);
             return;
         }
-        let message = "lost with its connection before it ran; an at-most-once call is sent once";
         if let Some(attached) = self.finish(index, true) {
-            // The code of a call that found no server to take it.
+            let message = "lost with its connection; an at-most-once call is sent once";
             let fault = Fault::new(Code::Cancelled, message);
             self.ended.push_back((attached, Answer::NotExecuted(fault)));
         }
@@ -290,14 +288,14 @@ fn check_version(version: u16) -> Result<(), Fault> {
 }
 
 /// Appends a frame of the handshake.
-fn append(kind: Kind, body: &impl serde::Serialize, out: &mut Vec<u8>) {
+fn append(kind: Kind, body: &impl Encode, out: &mut Vec<u8>) {
     let start = Header::new(kind, 0).begin(out);
-    rmp_serde::encode::write_named(out, body).expect("numbers and bytes, written into memory");
+    body.encode(out).expect("numbers and bytes, written into memory");
     crate::frame::finish(out, start);
 }
 
 /// Reads the body of a frame whose form the protocol fixes.
-pub(super) fn decode<'a, D: Deserialize<'a>>(frame: &Frame<'a>) -> Result<D, Fault> {
-    rmp_serde::from_slice(frame.body)
+pub(super) fn decode<'a, D: Decode<'a>>(frame: &Frame<'a>) -> Result<D, Fault> {
+    decode_whole(frame.body)
         .map_err(|error| protocol_error(format!("{:?}: {error}", frame.header.kind)))
 }

@@ -307,6 +307,7 @@ impl<T> Session<T> {
         }
         self.link = Link::Closed;
         self.queue.clear();
+        self.timers = Timers::new();
         self.forget_connection();
     }
 
