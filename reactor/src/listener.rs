@@ -35,8 +35,9 @@ enum Kind {
 }
 
 /// Where a listener listens.
+///
+/// Exhaustive: these are the families of sockets there are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Address {
     /// A TCP address, with the port that the system chose if it was asked to.
     Tcp(SocketAddr),
