@@ -69,6 +69,29 @@ fn more_than_the_turn_buffer_holds_is_read_in_turns_and_nobody_is_left_out() {
 }
 
 #[test]
+fn a_source_that_would_find_little_room_waits_for_the_next_turn() {
+    let mut config = Config::default();
+    config.turn_buffer_bytes = 128 * 1024;
+    let mut reactor = Reactor::<World>::with_config(config).unwrap();
+    let mut world = World::default();
+    let (greedy, mut greedy_end) = Socket::pair("greedy");
+    reactor.registry().insert(greedy).unwrap();
+    assert!(fill(&mut greedy_end) > BUDGET);
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        let (socket, mut there) = Socket::pair("s");
+        reactor.registry().insert(socket).unwrap();
+        there.write_all(b"x").unwrap();
+        ends.push(there);
+    }
+    // The greedy one leaves half of the buffer, the next one byte less: not enough for a third.
+    reactor.turn(&mut world, Some(PATIENCE)).unwrap();
+    assert_eq!(world.log.len(), 2, "{:?}", world.log);
+    reactor.turn(&mut world, None).unwrap();
+    assert_eq!(world.count("s x"), 2);
+}
+
+#[test]
 fn a_source_that_always_wants_more_starves_neither_timers_nor_tasks() {
     let mut reactor = Reactor::<World>::new().unwrap();
     let mut world = World::default();

@@ -285,11 +285,16 @@ fn a_reactor_dropped_with_everything_pending_drops_it_and_runs_nothing() {
     let (posted, is_dropped) = mpsc::channel::<()>();
     remote.post(move |_| posted.send(()).unwrap()).unwrap();
     has_started.recv_timeout(PATIENCE).unwrap();
+    // The first thread is busy, so this starts another, which then has nothing to do.
+    let (idle_ended, idle_has_ended) = mpsc::channel();
+    let job = move || OBITUARY.set(Some(Obituary(idle_ended)));
+    reactor.registry().offload(job, |_, _| ()).unwrap();
 
     drop(reactor);
     assert_eq!(Rc::strong_count(&token), 1, "all continuations are dropped");
     assert!(is_dropped.recv_timeout(PATIENCE).is_err(), "dropped, not run");
     assert_eq!(remote.post(|_| ()), Err(Closed));
+    idle_has_ended.recv_timeout(PATIENCE).expect("a thread without a job ends");
     assert_eq!(there.read(&mut [0; 1]).unwrap_or(0), 0, "the socket is closed");
     release.send(()).unwrap();
     has_ended.recv_timeout(PATIENCE).expect("the thread ends after its job");

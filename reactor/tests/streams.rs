@@ -250,6 +250,7 @@ fn reads_and_writes_tell_what_came_of_them() {
     let pieces = [IoSlice::new(b"ab"), IoSlice::new(b"cd")];
     assert_eq!(stream.write_vectored(&pieces).unwrap(), WriteOutcome::Bytes(4));
     assert_eq!(stream.write(b"").unwrap(), WriteOutcome::Bytes(0));
+    assert!(stream.is_writable());
     assert!(stream.flush().unwrap() && !stream.wants_write() && !stream.has_buffered_plaintext());
     stream.shutdown_write().unwrap();
     let mut text = String::new();
@@ -263,6 +264,16 @@ fn reads_and_writes_tell_what_came_of_them() {
     drop(there);
     let error = Stream::from_unix(here).unwrap().write(b"x").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_write_not_taken_whole_has_filled_the_socket() {
+    let (here, _there) = UnixStream::pair().unwrap();
+    let mut stream = Stream::from_unix(here).unwrap();
+    let bytes = vec![0; 8 << 20];
+    let WriteOutcome::Bytes(n) = stream.write(&bytes).unwrap() else { panic!("it is empty") };
+    assert!(n < bytes.len() && !stream.is_writable());
+    assert_eq!(stream.write(&bytes).unwrap(), WriteOutcome::WouldBlock);
 }
 
 #[test]

@@ -74,11 +74,17 @@ fn a_deadline_is_moved_and_disarmed() {
     settle(&mut reactor, &mut world);
     assert_eq!(world.log, ["c deadline"]);
     assert_eq!(reactor.next_deadline(), None, "fired once");
+    reactor.registry().set_deadline(id, Some(now));
+    settle(&mut reactor, &mut world);
+    assert_eq!(world.log.len(), 2, "armed again after it fired");
     let registry = reactor.registry();
     registry.set_deadline(id, Some(now));
     registry.set_deadline(id, None);
     settle(&mut reactor, &mut world);
-    assert_eq!(world.log.len(), 1);
+    assert_eq!(world.log.len(), 2);
+    reactor.registry().set_deadline(id, Some(now + Duration::from_secs(3600)));
+    reactor.registry().remove(id).unwrap();
+    assert_eq!(reactor.next_deadline(), None, "it went with its source");
 }
 
 #[test]
