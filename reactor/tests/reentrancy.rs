@@ -287,8 +287,13 @@ fn a_reactor_dropped_with_everything_pending_drops_it_and_runs_nothing() {
     has_started.recv_timeout(PATIENCE).unwrap();
     // The first thread is busy, so this starts another, which then has nothing to do.
     let (idle_ended, idle_has_ended) = mpsc::channel();
-    let job = move || OBITUARY.set(Some(Obituary(idle_ended)));
+    let (started, has_started) = mpsc::channel();
+    let job = move || {
+        OBITUARY.set(Some(Obituary(idle_ended)));
+        started.send(()).unwrap();
+    };
     reactor.registry().offload(job, |_, _| ()).unwrap();
+    has_started.recv_timeout(PATIENCE).unwrap();
 
     drop(reactor);
     assert_eq!(Rc::strong_count(&token), 1, "all continuations are dropped");
