@@ -285,26 +285,28 @@ fn a_reactor_dropped_with_everything_pending_drops_it_and_runs_nothing() {
     let (posted, is_dropped) = mpsc::channel::<()>();
     remote.post(move |_| posted.send(()).unwrap()).unwrap();
     has_started.recv_timeout(PATIENCE).unwrap();
-    // The first thread is busy, so this starts another, which then has nothing to do.
-    let (idle_ended, idle_has_ended) = mpsc::channel();
-    let (started, has_started) = mpsc::channel();
-    let job = move || {
-        OBITUARY.set(Some(Obituary(idle_ended)));
-        started.send(()).unwrap();
-    };
-    reactor.registry().offload(job, |_, _| ()).unwrap();
-    has_started.recv_timeout(PATIENCE).unwrap();
 
     drop(reactor);
     assert_eq!(Rc::strong_count(&token), 1, "all continuations are dropped");
     assert!(is_dropped.recv_timeout(PATIENCE).is_err(), "dropped, not run");
     assert_eq!(remote.post(|_| ()), Err(Closed));
-    idle_has_ended.recv_timeout(PATIENCE).expect("a thread without a job ends");
     assert_eq!(there.read(&mut [0; 1]).unwrap_or(0), 0, "the socket is closed");
     release.send(()).unwrap();
     has_ended.recv_timeout(PATIENCE).expect("the thread ends after its job");
     world.note("done");
     assert_eq!(world.log, ["done"]);
+}
+
+#[test]
+fn an_idle_thread_of_the_pool_ends_with_the_reactor() {
+    let (mut reactor, mut world) = reactor();
+    let (ended, has_ended) = mpsc::channel();
+    let job = move || OBITUARY.set(Some(Obituary(ended)));
+    reactor.registry().offload(job, |_, cx| cx.state.note("done")).unwrap();
+    turn_until(&mut reactor, &mut world, |world| !world.log.is_empty());
+    assert!(has_ended.try_recv().is_err(), "it waits for another job");
+    drop(reactor);
+    has_ended.recv_timeout(PATIENCE).expect("it ends");
 }
 
 #[test]
