@@ -28,22 +28,24 @@ impl Answer<'_> {
 }
 
 enum Slot {
-    /// A buffer; empty while it is spare.
+    /// A buffer; one without memory while the slot is free.
     Copied(Vec<u8>),
     Shared(Bytes),
 }
 
-/// The kept answers. A slot that is given back keeps its buffer, and the last one given back is the
-/// first one used again, while it is still in the cache.
+/// The kept answers. The slot and the buffer given back last are the first ones used again, while
+/// they are still in the cache.
 pub(super) struct Replies {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Empty buffers.
+    spares: Vec<Vec<u8>>,
     bytes: usize,
 }
 
 impl Replies {
     pub(super) fn new() -> Self {
-        Replies { slots: Vec::new(), free: Vec::new(), bytes: 0 }
+        Replies { slots: Vec::new(), free: Vec::new(), spares: Vec::new(), bytes: 0 }
     }
 
     /// Returns how many bytes of answers are kept.
@@ -62,12 +64,14 @@ impl Replies {
             self.slots.push(Slot::Copied(Vec::new()));
             u32::try_from(self.slots.len() - 1).expect("kept replies are bounded far below 2^32")
         });
-        let slot = &mut self.slots[place as usize];
-        match (answer, slot) {
-            (Answer::Copied(bytes), Slot::Copied(buffer)) => buffer.extend_from_slice(bytes),
-            (Answer::Copied(bytes), slot) => *slot = Slot::Copied(bytes.to_vec()),
-            (Answer::Shared(bytes), slot) => *slot = Slot::Shared(bytes),
-        }
+        self.slots[place as usize] = match answer {
+            Answer::Copied(bytes) => {
+                let mut buffer = self.spares.pop().unwrap_or_default();
+                buffer.extend_from_slice(bytes);
+                Slot::Copied(buffer)
+            }
+            Answer::Shared(bytes) => Slot::Shared(bytes),
+        };
         place
     }
 
@@ -80,20 +84,17 @@ impl Replies {
 
     /// Drops a kept answer and returns how many bytes it had.
     pub(super) fn drop_answer(&mut self, place: u32) -> usize {
-        let spare = self.free.len() < SPARES_MAX;
         let slot = &mut self.slots[place as usize];
-        let len = match slot {
-            Slot::Copied(buffer) if spare && buffer.capacity() <= REPLY_COPY_BYTES_MAX => {
+        let len = match std::mem::replace(slot, Slot::Copied(Vec::new())) {
+            Slot::Copied(mut buffer) => {
                 let len = buffer.len();
-                buffer.clear();
+                if buffer.capacity() <= REPLY_COPY_BYTES_MAX && self.spares.len() < SPARES_MAX {
+                    buffer.clear();
+                    self.spares.push(buffer);
+                }
                 len
             }
-            Slot::Copied(buffer) => std::mem::take(buffer).len(),
-            Slot::Shared(bytes) => {
-                let len = bytes.len();
-                *slot = Slot::Copied(Vec::new());
-                len
-            }
+            Slot::Shared(bytes) => bytes.len(),
         };
         self.free.push(place);
         self.bytes -= len;
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_used_again_with_its_buffer() {
+    fn a_slot_is_used_again() {
         let mut replies = Replies::new();
         let first = replies.keep(Answer::Copied(b"one"));
         assert_eq!((replies.get(first), replies.bytes(), replies.len()), (&b"one"[..], 3, 1));
@@ -116,5 +117,27 @@ mod tests {
         assert_eq!(replies.drop_answer(second), 6);
         let third = replies.keep(Answer::Copied(b"3"));
         assert_eq!((third, replies.get(third), replies.bytes()), (first, &b"3"[..], 1));
+    }
+    #[test]
+    fn after_a_burst_few_buffers_stay_and_they_are_the_ones_used() {
+        let mut replies = Replies::new();
+        let burst: Vec<u32> =
+            (0..2 * SPARES_MAX).map(|_| replies.keep(Answer::Copied(b"answer"))).collect();
+        for place in burst {
+            replies.drop_answer(place);
+        }
+        assert_eq!(replies.spares.len(), SPARES_MAX);
+        let place = replies.keep(Answer::Copied(b"answer"));
+        assert_eq!(replies.spares.len(), SPARES_MAX - 1, "no new buffer");
+        replies.drop_answer(place);
+        assert_eq!(replies.spares.len(), SPARES_MAX);
+    }
+
+    #[test]
+    fn a_large_buffer_does_not_stay() {
+        let mut replies = Replies::new();
+        let place = replies.keep(Answer::Copied(&[7; REPLY_COPY_BYTES_MAX + 1]));
+        assert_eq!(replies.drop_answer(place), REPLY_COPY_BYTES_MAX + 1);
+        assert_eq!((replies.spares.len(), replies.bytes(), replies.len()), (0, 0, 0));
     }
 }
