@@ -1,12 +1,11 @@
 //! A request comes in: rows 2 to 13 of the transitions, in their order.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::cell::Cell;
-use super::order::Held;
 use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::Code;
-use crate::frame::{Flags, Frame, NO_DEADLINE_MS, SEQ_MAX};
+use crate::frame::{Flags, Frame, SEQ_MAX};
 
 /// Milliseconds after which a client that met a full server may try again.
 const BUSY_RETRY_AFTER_MS: u32 = 100;
@@ -96,7 +95,13 @@ impl Table {
         }
         // Row 12b.
         if self.must_wait(key, seq) {
-            return self.hold(key, request, now);
+            return match self.hold(key, request, now) {
+                Ok(()) => Admission::Wait,
+                Err(refusal) => {
+                    self.counters.refused += 1;
+                    Admission::Refuse(refusal.retry_after_ms(BUSY_RETRY_AFTER_MS))
+                }
+            };
         }
         // Row 13.
         Admission::Run(self.start(key, request))
@@ -211,38 +216,6 @@ impl Table {
         self.in_flight_bytes += argument_bytes;
         self.counters.started += 1;
         call
-    }
-
-    /// Row 12b: is it an in-order session, and something lower has not ended?
-    #[inline]
-    fn must_wait(&mut self, key: SessionKey, seq: u64) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
-        if session.in_order.is_none() {
-            return false;
-        }
-        session.abandoned > 0 || session.next_in_order() < seq
-    }
-
-    fn hold(&mut self, key: SessionKey, request: &Request<'_>, now: Instant) -> Admission<'_> {
-        let Frame { header, body } = request.frame;
-        let session = self.sessions.get_mut(key).expect("admit has found it");
-        let (floor, digest) = (session.floor, request.digest);
-        let in_order = session.in_order.as_mut().expect("only in-order sessions hold requests");
-        if in_order.held_bytes + body.len() > self.limits.held_bytes_per_session_max {
-            self.counters.refused += 1;
-            let refusal = Refusal::new(Code::Busy, "too many bytes wait for an earlier call");
-            return Admission::Refuse(refusal.retry_after_ms(BUSY_RETRY_AFTER_MS));
-        }
-        let time_left = Duration::from_millis(header.time_left_ms.into());
-        let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
-        let is_first = in_order.held.is_empty();
-        in_order.held_bytes += body.len();
-        in_order.held.insert(header.seq, Held { header, body: body.into(), since: now, deadline });
-        session.ring.set(floor, header.seq, Cell::Held { digest });
-        if is_first {
-            self.watch_held(key, now);
-        }
-        Admission::Wait
     }
 }
 

@@ -1,9 +1,6 @@
 //! A handler ends, an acknowledgement comes, a caller gives up: rows 4c, 5, 14 and 18.
 
-use std::time::Instant;
-
 use super::cell::Cell;
-use super::order::HeldRequest;
 use super::replies::Answer;
 use super::{CallKey, Refusal, SessionKey, Table};
 use crate::error::Code;
@@ -59,14 +56,21 @@ impl Table {
             unreachable!("a call that runs and is not abandoned is pending in its cell: {cell:?}")
         };
         debug_assert_eq!(pending, key);
+        // What the other calls have reserved is theirs: an answer within its own reservation always
+        // fits, and a large one never costs another call its small one.
+        let limits = &self.limits;
+        let reserved = limits.reply_reservation_bytes;
         let kept = session.kept_bytes as usize + answer.len();
-        let fits = kept <= self.limits.kept_reply_bytes_per_session_max
-            && self.replies.bytes() + answer.len() <= self.limits.kept_reply_bytes_max;
-        let done = if fits {
-            session.kept_bytes = u32::try_from(kept).expect("checked against a limit below 4 GiB");
-            Cell::Done { digest, reply: self.replies.keep(answer) }
-        } else {
-            Cell::DoneNoReply { digest }
+        let fits = kept + session.in_flight as usize * reserved
+            <= limits.kept_reply_bytes_per_session_max
+            && self.replies.bytes() + answer.len() + self.calls.len() * reserved
+                <= limits.kept_reply_bytes_max;
+        let done = match u32::try_from(kept) {
+            Ok(kept) if fits => {
+                session.kept_bytes = kept;
+                Cell::Done { digest, reply: self.replies.keep(answer) }
+            }
+            _ => Cell::DoneNoReply { digest },
         };
         session.ring.set(session.floor, call.seq, done);
         delivery
@@ -114,9 +118,7 @@ impl Table {
         match session.ring.get(session.floor, seq) {
             Cell::Held { .. } => {
                 session.ring.take(session.floor, seq);
-                let in_order = session.in_order.as_mut().expect("only in-order sessions hold");
-                let held = in_order.held.remove(&seq).expect("a held cell has its request");
-                in_order.held_bytes -= held.body.len();
+                self.held_bytes -= session.remove_held(seq);
                 let message = "the call was cancelled before its turn came";
                 Cancelled::Held(Refusal::new(Code::Cancelled, message))
             }
@@ -128,22 +130,6 @@ impl Table {
         }
     }
 
-    /// In-order session: returns a held request whose turn has come. It goes through
-    /// [`Table::admit`] again. Ask until it gives nothing: after a completion, an acknowledgement
-    /// and a refusal.
-    pub fn next_held(&mut self, key: SessionKey, now: Instant) -> Option<HeldRequest> {
-        let session = self.sessions.get_mut(key)?;
-        if session.in_order.is_none() || session.abandoned > 0 {
-            return None;
-        }
-        let next = session.next_in_order();
-        let in_order = session.in_order.as_mut()?;
-        let held = in_order.held.remove(&next)?;
-        in_order.held_bytes -= held.body.len();
-        session.ring.take(session.floor, next);
-        Some(held.into_request(now))
-    }
-
     /// Row 5. The cost is that of the cells there are, not of the distance.
     #[inline]
     pub(super) fn raise_floor(&mut self, key: SessionKey, ack: u64) {
@@ -152,12 +138,7 @@ impl Table {
         for seq in session.floor + 1..=last {
             match session.ring.take(session.floor, seq) {
                 Cell::Vacant | Cell::DoneNoReply { .. } => {}
-                Cell::Held { .. } => {
-                    let in_order = session.in_order.as_mut().expect("only in-order sessions hold");
-                    if let Some(held) = in_order.held.remove(&seq) {
-                        in_order.held_bytes -= held.body.len();
-                    }
-                }
+                Cell::Held { .. } => self.held_bytes -= session.remove_held(seq),
                 Cell::Pending { call, .. } => {
                     session.abandoned += 1;
                     let call = self.calls.get_mut(call).expect("a pending cell has its call");

@@ -1,6 +1,6 @@
 //! Sessions open, resume, detach and end: rows 3 and 19 to 21.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::admit::{fenced, not_retained, unknown_session};
 use super::cell::Cell;
@@ -13,6 +13,9 @@ use crate::handshake::{CellReport, Hello, Order, Resume, Resumed, ServerLimits, 
 
 /// Milliseconds after which a client that found no room for a session may try again.
 const NO_ROOM_RETRY_AFTER_MS: u32 = 1_000;
+
+/// How long after its lease a session is looked at again whose handlers still run.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a RESUME led to.
 #[derive(Debug)]
@@ -129,10 +132,7 @@ impl Table {
     /// BYE: the client has consumed everything and will not come back. What still runs ends without
     /// an answer.
     pub fn close(&mut self, key: SessionKey) {
-        if self.sessions.get(key).is_some() {
-            self.raise_floor(key, u64::MAX >> 1);
-            self.remove(key);
-        }
+        self.remove(key);
     }
 
     /// Row 20: deletes sessions whose lease is over, and gives up requests that wait too long for
@@ -143,17 +143,16 @@ impl Table {
         {
             self.leases.pop_first();
             let key = SessionKey::from_bits(bits);
-            self.expire_held(key, now, &mut refuse);
+            self.expire_held(key, due, now, &mut refuse);
             let Some(session) = self.sessions.get_mut(key) else { continue };
             match session.expires {
                 Some(expires) if expires <= now && session.in_flight == 0 => {
-                    self.raise_floor(key, u64::MAX >> 1);
                     self.remove(key);
                     self.counters.expired += 1;
                 }
                 // What runs keeps its session alive: look again later.
                 Some(expires) if expires <= now => {
-                    let later = now + self.limits.unused_lease;
+                    let later = now + LOOK_AGAIN;
                     session.expires = Some(later);
                     self.leases.insert((later, bits));
                 }
@@ -165,48 +164,6 @@ impl Table {
     /// Returns when [`Table::expire`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.leases.first().map(|&(due, _)| due)
-    }
-
-    /// Makes [`Table::expire`] look at the session's held requests when the first may be too old.
-    pub(super) fn watch_held(&mut self, key: SessionKey, since: Instant) {
-        self.leases.insert((since + self.limits.hole_age_max, key.to_bits()));
-    }
-
-    fn expire_held(
-        &mut self,
-        key: SessionKey,
-        now: Instant,
-        refuse: &mut impl FnMut(Option<u64>, u64, &Refusal),
-    ) {
-        let age_max = self.limits.hole_age_max;
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let connection = session.connection();
-        let Some(in_order) = session.in_order.as_mut() else { return };
-        let refusal = Refusal::new(Code::Deadline, "an earlier call of the session never came");
-        let (floor, ring, held_bytes) =
-            (session.floor, &mut session.ring, &mut in_order.held_bytes);
-        in_order.held.retain(|&seq, held| {
-            let stays = held.since + age_max > now;
-            if !stays {
-                ring.take(floor, seq);
-                *held_bytes -= held.body.len();
-                refuse(connection, seq, &refusal);
-            }
-            stays
-        });
-        if let Some(since) = in_order.held.values().map(|held| held.since).min() {
-            self.watch_held(key, since);
-        }
-    }
-
-    /// Row 19b: held requests have not passed row 13, so they are dropped.
-    fn drop_held(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(in_order) = session.in_order.as_mut() else { return };
-        for (seq, _) in std::mem::take(&mut in_order.held) {
-            session.ring.take(session.floor, seq);
-        }
-        in_order.held_bytes = 0;
     }
 
     fn report(&self, key: SessionKey, version: u16) -> Resumed {
@@ -237,7 +194,13 @@ impl Table {
         1 << asked.clamp(1, most).ilog2()
     }
 
+    /// Ends the session and gives back all that is kept of it.
     fn remove(&mut self, key: SessionKey) {
+        if self.sessions.get(key).is_none() {
+            return;
+        }
+        self.drop_held(key);
+        self.raise_floor(key, SEQ_MAX);
         if let Some(session) = self.sessions.remove(key)
             && let Some(expires) = session.expires
         {

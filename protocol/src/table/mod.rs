@@ -88,9 +88,12 @@ pub struct Table {
     sessions: Arena<Session>,
     calls: Arena<Call>,
     replies: Replies,
-    /// Detached sessions by the end of their lease.
+    /// Detached sessions by the end of their lease; in-order sessions by when their held requests
+    /// are looked at. At most two entries a session.
     leases: BTreeSet<(Instant, u64)>,
     in_flight_bytes: usize,
+    /// Bytes of the requests that in-order sessions hold.
+    held_bytes: usize,
     is_draining: bool,
     counters: Counters,
 }
@@ -106,6 +109,7 @@ impl Table {
             replies: Replies::new(),
             leases: BTreeSet::new(),
             in_flight_bytes: 0,
+            held_bytes: 0,
             is_draining: false,
             counters: Counters::default(),
         }
@@ -149,10 +153,34 @@ impl Table {
         &self.limits
     }
 
+    /// Returns whether the session's calls run in order.
+    pub fn is_in_order(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| session.in_order.is_some())
+    }
+
+    /// Returns whether an answer of this session is still to come.
+    pub fn is_owing(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            let is_held = session.in_order.as_ref().is_some_and(|order| !order.held.is_empty());
+            session.in_flight > session.abandoned || is_held
+        })
+    }
+
+    /// Gives up every call that has not ended, at the end of a shutdown. Their handlers may go on;
+    /// what they answer is dropped.
+    pub fn abandon(&mut self) {
+        self.calls = Arena::new();
+        self.sessions = Arena::new();
+        self.replies = Replies::new();
+        self.leases.clear();
+        self.in_flight_bytes = 0;
+    }
+
     /// Returns whether anybody still waits for this call: `false` once its caller has cancelled it
     /// or acknowledged its seq, its session has ended, or it has itself.
     pub fn is_awaited(&self, call: CallKey) -> bool {
-        self.calls.get(call).is_some_and(|call| !call.is_cancelled && !call.is_abandoned)
+        let Some(call) = self.calls.get(call) else { return false };
+        !call.is_cancelled && !call.is_abandoned && self.sessions.get(call.session).is_some()
     }
 
     /// Asserts what must always hold. It costs as much as there are sessions: for tests and
@@ -161,45 +189,81 @@ impl Table {
     /// # Panics
     /// If an invariant is broken.
     pub fn check_invariants(&self) {
-        let (mut replies, mut reply_bytes, mut in_flight) = (0, 0, 0);
+        let (mut replies, mut reply_bytes, mut held_bytes, mut deadlines) = (0, 0, 0, 0);
+        let (mut in_flight, mut abandoned, mut pending) = (0, 0, 0);
         for (key, session) in self.sessions.iter() {
-            let (kept, bytes) = self.check_session(key, session);
-            replies += kept;
-            reply_bytes += bytes;
+            let found = self.check_session(key, session);
+            replies += found.replies;
+            reply_bytes += found.reply_bytes;
+            pending += found.pending;
             in_flight += session.in_flight as usize;
+            abandoned += session.abandoned as usize;
+            held_bytes += session.in_order.as_ref().map_or(0, |in_order| in_order.held_bytes);
+            deadlines += found.deadlines;
         }
         assert_eq!((replies, reply_bytes), self.kept(), "every kept answer has its cell");
-        let ended = |call: &&Call| self.sessions.get(call.session).is_none();
-        let orphans = self.calls.iter().map(|(_, call)| call).filter(ended).count();
-        assert_eq!(in_flight + orphans, self.calls.len());
-        let bytes = self.calls.iter().map(|(_, call)| call.argument_bytes as usize);
+        assert_eq!(held_bytes, self.held_bytes);
+        assert_eq!(deadlines, self.leases.len(), "no deadline outlives its reason");
+        let calls = || self.calls.iter().map(|(_, call)| call);
+        let of_session = |call: &&Call| self.sessions.get(call.session).is_some();
+        assert_eq!(in_flight, calls().filter(of_session).count());
+        let is_abandoned = |call: &&Call| call.is_abandoned && of_session(call);
+        assert_eq!(abandoned, calls().filter(is_abandoned).count());
+        let is_pending = |call: &&Call| !call.is_abandoned && !call.is_unprotected;
+        assert_eq!(pending, calls().filter(of_session).filter(is_pending).count());
+        let bytes = calls().map(|call| call.argument_bytes as usize);
         assert_eq!(bytes.sum::<usize>(), self.in_flight_bytes);
     }
 
-    /// Returns the session's kept answers and their bytes.
-    fn check_session(&self, key: SessionKey, session: &Session) -> (usize, usize) {
-        let (mut replies, mut bytes, mut occupied, mut held) = (0, 0, 0, 0);
+    fn check_session(&self, key: SessionKey, session: &Session) -> Found {
+        let mut found = Found::default();
+        let (mut occupied, mut held) = (0, 0);
         for &cell in session.ring.cells() {
             occupied += u32::from(cell != Cell::Vacant);
             match cell {
                 Cell::Vacant | Cell::DoneNoReply { .. } => {}
                 Cell::Held { .. } => held += 1,
                 Cell::Pending { call, .. } => {
+                    found.pending += 1;
                     let call = self.calls.get(call).expect("a pending cell has its call");
                     assert!(call.session == key && !call.is_abandoned && !call.is_unprotected);
                     assert!(call.seq > session.floor);
                 }
                 Cell::Done { reply, .. } => {
-                    replies += 1;
-                    bytes += self.replies.get(reply).len();
+                    found.replies += 1;
+                    found.reply_bytes += self.replies.get(reply).len();
                 }
             }
         }
         assert!(occupied <= session.window, "at most a window of cells is occupied");
-        assert_eq!(bytes, session.kept_bytes as usize);
+        assert_eq!(found.reply_bytes, session.kept_bytes as usize);
+        let reserved = session.in_flight as usize * self.limits.reply_reservation_bytes;
+        assert!(found.reply_bytes + reserved <= self.limits.kept_reply_bytes_per_session_max);
+        assert_eq!(session.connection().is_none(), session.expires.is_some());
+        let watched = session.in_order.as_ref().and_then(|in_order| in_order.watched);
+        let deadlines = BTreeSet::from_iter([session.expires, watched].into_iter().flatten());
+        for &due in &deadlines {
+            assert!(self.leases.contains(&(due, key.to_bits())), "every deadline is looked at");
+        }
+        found.deadlines = deadlines.len();
+        if let Some(in_order) = &session.in_order {
+            let bytes = in_order.held.values().map(|held| held.body.len());
+            assert_eq!(bytes.sum::<usize>(), in_order.held_bytes);
+            let is_held = |seq| matches!(session.ring.get(session.floor, seq), Cell::Held { .. });
+            assert!(in_order.held.keys().all(|&seq| seq > session.floor && is_held(seq)));
+        }
         assert_eq!(held, session.in_order.as_ref().map_or(0, |in_order| in_order.held.len()));
-        (replies, bytes)
+        found
     }
+}
+
+/// What [`Table::check_invariants`] has counted in one session.
+#[derive(Default)]
+struct Found {
+    replies: usize,
+    reply_bytes: usize,
+    pending: usize,
+    deadlines: usize,
 }
 
 /// An answer that is not a result: which code, and a sentence for the person who reads it.

@@ -1,10 +1,160 @@
 //! Sessions that ask for order: "servers block on holes". A request that comes before its turn is
-//! held, and runs when every lower seq has ended.
+//! held, and runs when every lower seq has ended (row 12b).
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::frame::{Frame, Header};
+use super::admit::Request;
+use super::cell::Cell;
+use super::session::Session;
+use super::{Refusal, SessionKey, Table};
+use crate::error::Code;
+use crate::frame::{Frame, Header, NO_DEADLINE_MS};
+
+/// How long after a look that found no hole the next one is, at least: what blocks may be a handler
+/// that runs for long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A held request whose turn has come; it goes through [`super::Table::admit`] again.
+#[derive(Debug)]
+pub struct HeldRequest {
+    header: Header,
+    body: Box<[u8]>,
+    connection: u64,
+}
+
+impl HeldRequest {
+    /// Returns the request as the frame it came in, with what is left of its time.
+    pub fn frame(&self) -> Frame<'_> {
+        Frame { header: self.header, body: &self.body }
+    }
+
+    /// Returns by which connection it came. It is the one attached: a RESUME drops what was held.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+}
+
+impl Table {
+    /// In-order session: returns a held request whose turn has come. It goes through
+    /// [`Table::admit`] again. Ask until it gives nothing: after a completion, an acknowledgement
+    /// and a refusal. While nobody is attached it gives nothing: the client's RESUME drops what is
+    /// held.
+    pub fn next_held(&mut self, key: SessionKey, now: Instant) -> Option<HeldRequest> {
+        let session = self.sessions.get_mut(key)?;
+        if session.in_order.is_none() || session.abandoned > 0 {
+            return None;
+        }
+        let connection = session.connection()?;
+        let next = session.next_in_order();
+        let held = session.in_order.as_mut()?.held.remove(&next);
+        if let Some(held) = &held {
+            self.held_bytes -= session.release(next, held);
+        }
+        session.look_for_hole(now);
+        held.map(|held| held.into_request(connection, now))
+    }
+
+    /// Row 12b: is it an in-order session, and something lower has not ended?
+    #[inline]
+    pub(super) fn must_wait(&mut self, key: SessionKey, seq: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        if session.in_order.is_none() {
+            return false;
+        }
+        session.abandoned > 0 || session.next_in_order() < seq
+    }
+
+    /// Row 12b: holds a request, unless there is no room.
+    pub(super) fn hold(
+        &mut self,
+        key: SessionKey,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Frame { header, body } = request.frame;
+        let session = self.sessions.get_mut(key).expect("admit has found it");
+        let in_order = session.in_order.as_mut().expect("only in-order sessions hold requests");
+        if in_order.held_bytes + body.len() > self.limits.held_bytes_per_session_max {
+            return Err(Refusal::new(Code::Busy, "too many bytes wait for an earlier call"));
+        }
+        if self.held_bytes + body.len() > self.limits.in_flight_bytes_max {
+            let message = "the calls that wait for their turn take all the memory set aside";
+            return Err(Refusal::new(Code::Busy, message));
+        }
+        let time_left = Duration::from_millis(header.time_left_ms.into());
+        let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
+        in_order.held_bytes += body.len();
+        self.held_bytes += body.len();
+        in_order.held.insert(header.seq, Held { header, body: body.into(), deadline });
+        session.ring.set(session.floor, header.seq, Cell::Held { digest: request.digest });
+        session.look_for_hole(now);
+        let is_watched = session.in_order.as_ref().is_some_and(|order| order.watched.is_some());
+        if !is_watched {
+            self.watch_held(key, now + self.limits.hole_age_max);
+        }
+        Ok(())
+    }
+
+    /// Refuses all that the session holds if what it waits for has not come within its bound.
+    pub(super) fn expire_held(
+        &mut self,
+        key: SessionKey,
+        due: Instant,
+        now: Instant,
+        refuse: &mut impl FnMut(Option<u64>, u64, &Refusal),
+    ) {
+        let age_max = self.limits.hole_age_max;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(in_order) = session.in_order.as_mut() else { return };
+        if in_order.watched != Some(due) {
+            return;
+        }
+        in_order.watched = None;
+        if in_order.held.is_empty() {
+            return;
+        }
+        match session.look_for_hole(now) {
+            Some(since) if since + age_max <= now => {
+                let message = "an earlier call of the session never came";
+                let refusal = Refusal::new(Code::Deadline, message);
+                let connection = session.connection();
+                for seq in self.drop_held(key) {
+                    refuse(connection, seq, &refusal);
+                }
+            }
+            Some(since) => self.watch_held(key, since + age_max),
+            // A handler runs that the held ones wait for: that is no hole, however long it takes.
+            None => self.watch_held(key, now + age_max.max(LOOK_AGAIN)),
+        }
+    }
+
+    /// Drops all that the session holds, and returns the seqs. A RESUME does so (row 19b): what is
+    /// held has not passed row 13.
+    pub(super) fn drop_held(&mut self, key: SessionKey) -> Vec<u64> {
+        let Some(session) = self.sessions.get_mut(key) else { return Vec::new() };
+        let Some(in_order) = session.in_order.as_mut() else { return Vec::new() };
+        if let Some(due) = in_order.watched.take() {
+            self.leases.remove(&(due, key.to_bits()));
+        }
+        in_order.hole = None;
+        let held = std::mem::take(&mut in_order.held);
+        for (&seq, request) in &held {
+            self.held_bytes -= session.release(seq, request);
+        }
+        held.into_keys().collect()
+    }
+
+    /// Makes [`Table::expire`] look at what the session holds, at `due`.
+    fn watch_held(&mut self, key: SessionKey, due: Instant) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(in_order) = session.in_order.as_mut()
+        {
+            in_order.watched = Some(due);
+            self.leases.insert((due, key.to_bits()));
+        }
+    }
+}
 
 /// What an in-order session has beyond an unordered one.
 #[derive(Default)]
@@ -15,40 +165,62 @@ pub(super) struct InOrder {
     pub(super) held: BTreeMap<u64, Held>,
     /// Bytes of those requests.
     pub(super) held_bytes: usize,
+    /// The seq that the held ones wait for and that has not come, and since when it is missed.
+    hole: Option<(u64, Instant)>,
+    /// When the table looks at the held ones next: one entry among its deadlines, not one a
+    /// request.
+    pub(super) watched: Option<Instant>,
 }
 
 /// A request that waits for its turn.
 pub(super) struct Held {
-    pub(super) header: Header,
+    header: Header,
     pub(super) body: Box<[u8]>,
-    /// When it came.
-    pub(super) since: Instant,
     /// Until when its caller waits.
-    pub(super) deadline: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 impl Held {
     /// Returns the request as if it came now: with what is left of its time.
-    pub(super) fn into_request(self, now: Instant) -> HeldRequest {
+    fn into_request(self, connection: u64, now: Instant) -> HeldRequest {
         let mut header = self.header;
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(now).as_millis();
             header.time_left_ms = u32::try_from(left).unwrap_or(u32::MAX - 1);
         }
-        HeldRequest { header, body: self.body }
+        HeldRequest { header, body: self.body, connection }
     }
 }
 
-/// A held request whose turn has come; it goes through [`super::Table::admit`] again.
-#[derive(Debug)]
-pub struct HeldRequest {
-    header: Header,
-    body: Box<[u8]>,
-}
+impl Session {
+    /// Drops a held request, and returns how many bytes it had.
+    pub(super) fn remove_held(&mut self, seq: u64) -> usize {
+        let in_order = self.in_order.as_mut().expect("only in-order sessions hold requests");
+        let held = in_order.held.remove(&seq).expect("a held cell has its request");
+        self.release(seq, &held)
+    }
 
-impl HeldRequest {
-    /// Returns the request as the frame it came in.
-    pub fn frame(&self) -> Frame<'_> {
-        Frame { header: self.header, body: &self.body }
+    /// Empties the cell of a request that is not held any more, and returns how many bytes it had.
+    fn release(&mut self, seq: u64, held: &Held) -> usize {
+        self.ring.take(self.floor, seq);
+        let in_order = self.in_order.as_mut().expect("only in-order sessions hold requests");
+        in_order.held_bytes -= held.body.len();
+        held.body.len()
+    }
+
+    /// In-order session: returns since when the held ones wait for a seq that has not come; `None`
+    /// if what they wait for runs, or nothing is held.
+    fn look_for_hole(&mut self, now: Instant) -> Option<Instant> {
+        let next = self.next_in_order();
+        let is_vacant = self.ring.get(self.floor, next) == Cell::Vacant;
+        let abandoned = self.abandoned;
+        let in_order = self.in_order.as_mut().expect("the caller asks only in-order sessions");
+        let is_hole = is_vacant && abandoned == 0 && !in_order.held.is_empty();
+        in_order.hole = match in_order.hole {
+            _ if !is_hole => None,
+            Some((seq, since)) if seq == next => Some((seq, since)),
+            _ => Some((next, now)),
+        };
+        in_order.hole.map(|(_, since)| since)
     }
 }
