@@ -9,6 +9,10 @@ const CONSUMED: u32 = u32::MAX;
 /// A slot whose call ended without its answer.
 const BURNT: u32 = u32::MAX - 1;
 
+/// Seqs below which half a window is not acknowledged on its own: in a window of one or two it would
+/// double the frames, and the next request says the same.
+const HALF_WINDOW_MIN: u64 = 2;
+
 /// What became of a seq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupant {
@@ -166,7 +170,7 @@ impl Acks {
         let behind = ring.floor - self.sent;
         behind > 0
             && (self.hurry
-                || behind >= u64::from(ring.window / 2)
+                || behind >= u64::from(ring.window / 2).max(HALF_WINDOW_MIN)
                 || self.bytes >= limits.ack_bytes
                 || now.saturating_duration_since(self.active_at) >= limits.ack_delay)
     }

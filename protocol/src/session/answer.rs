@@ -91,9 +91,10 @@ impl<T> Session<T> {
         Ok(self.finish(index, false).map(|attached| (attached, answer)))
     }
 
-    /// Notes that bytes have come which are not a frame yet: the server is alive.
-    pub fn on_bytes(&mut self, now: Instant) {
-        self.probe.heard(now);
+    /// Notes that something came at `at` which was not given to [`Session::on_frame`]: part of a
+    /// large frame, or a PONG that the driver has kept to itself. The server is alive.
+    pub fn on_bytes(&mut self, at: Instant) {
+        self.probe.heard(at);
     }
 
     fn on_reply<'a>(

@@ -13,6 +13,8 @@
 //!    [`Session::on_connected`], or [`Session::on_disconnected`] if that failed;
 //! 2. it feeds every frame to [`Session::on_frame`] and time to [`Session::on_deadline`], and closes
 //!    the connection when one of them returns a fault or [`Session::is_drained`] says so;
+//!    An idle connection is the driver's to keep alive; the session asks a silent server only while
+//!    calls are out;
 //! 3. once a turn, it calls [`Session::transmit`], and hands out what [`Session::next_ended`] and
 //!    [`Session::next_event`] give.
 //!
@@ -319,6 +321,11 @@ impl<T> Session<T> {
     /// Returns what happened to the session since it was last asked, oldest first.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Returns whether [`Session::next_ended`] or [`Session::next_event`] has something to give.
+    pub fn has_news(&self) -> bool {
+        !self.ended.is_empty() || !self.events.is_empty()
     }
 
     /// Returns where the session stands.

@@ -29,8 +29,8 @@ impl<T> Session<T> {
             Header::new(Kind::Ack, self.ring.floor()).append(&[], out);
             self.acks.sent(self.ring.floor(), now);
         }
-        if let Some(label) = self.probe.take_ping() {
-            Header::new(Kind::Ping, label).append(&[], out);
+        if self.probe.take_ping() {
+            Header::new(Kind::Ping, 0).append(&[], out);
         }
     }
 
@@ -67,7 +67,10 @@ impl<T> Session<T> {
             Link::Handshaking { since, .. } if now >= since + self.limits.handshake_timeout => {
                 Err(Fault::new(Code::Deadline, "the server did not answer the handshake"))
             }
-            Link::Up { .. } if self.probe.is_dead(self.outstanding > 0, &self.limits, now) => {
+            Link::Up { .. }
+                if self.outstanding > 0
+                    && self.probe.is_dead(self.limits.retransmit_timeout, now) =>
+            {
                 Err(Fault::new(Code::Deadline, "the server was silent and did not answer a PING"))
             }
             _ => Ok(()),
@@ -83,7 +86,8 @@ impl<T> Session<T> {
                 [Some(since + self.limits.handshake_timeout), None, None]
             }
             Link::Up { draining } => [
-                Some(self.probe.next_deadline(self.outstanding > 0, &self.limits)),
+                (self.outstanding > 0)
+                    .then(|| self.probe.next_deadline(self.limits.retransmit_timeout)),
                 self.acks.next_deadline(&self.ring, self.limits.ack_delay),
                 (!draining && !self.retries.is_empty()).then(|| self.budget.next_at()),
             ],

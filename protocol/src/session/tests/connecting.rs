@@ -110,12 +110,23 @@ fn silence_is_asked_into_and_then_given_up() {
 }
 
 #[test]
-fn an_idle_connection_is_asked_rarely() {
+fn bytes_that_are_no_frame_yet_are_a_sign_of_life() {
     let mut bench = Bench::ready();
-    bench.wait(millis(59_999));
+    bench.call(1);
+    assert_eq!(bench.kinds(), [Kind::Request]);
+    for _ in 0..5 {
+        bench.session.on_bytes(bench.now);
+        bench.wait(millis(1_900));
+        assert_eq!(bench.kinds(), []);
+    }
+}
+
+#[test]
+fn nobody_is_asked_while_nothing_is_out() {
+    let mut bench = Bench::ready();
+    assert_eq!(bench.session.next_deadline(), None);
+    bench.wait(millis(600_000));
     assert_eq!(bench.kinds(), []);
-    bench.wait(millis(1));
-    assert_eq!(bench.kinds(), [Kind::Ping]);
 }
 
 #[test]
