@@ -2,7 +2,11 @@
 //!
 //! Nothing is cut in silence: whoever cuts says which limit did it.
 
+mod threads;
+
 use std::fmt;
+
+use crate::options::ServerKind;
 
 /// Descriptors kept for everything but connections: the listener, epoll, pipes, files.
 const DESCRIPTORS_RESERVED: u64 = 32;
@@ -33,14 +37,17 @@ impl fmt::Display for Bound {
 
 /// Returns what this machine can run of `connections` calling and `idle` silent ones; a process may
 /// open `descriptors`.
-pub(crate) fn fit(connections: u32, idle: u32, descriptors: u64) -> Fit {
-    let bounds = vec![Bound {
+pub(crate) fn fit(server: ServerKind, connections: u32, idle: u32, descriptors: u64) -> Fit {
+    let mut bounds = vec![Bound {
         connections: descriptors.saturating_sub(DESCRIPTORS_RESERVED),
         what: format!(
             "a process may open {descriptors} files (`ulimit -Hn`), {DESCRIPTORS_RESERVED} of them \
              kept in reserve"
         ),
     }];
+    if server.has_thread_per_connection() {
+        bounds.extend(threads::bounds());
+    }
     cut(connections, idle, bounds)
 }
 
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_reserve_of_descriptors_is_kept() {
-        let fit = fit(1_000, 0, 200);
+        let fit = fit(ServerKind::Raw, 1_000, 0, 200);
         assert_eq!(fit.connections, 200 - 32);
         assert!(fit.cut.expect("a bound").to_string().contains("may open 200 files"));
     }

@@ -1,14 +1,13 @@
 //! The few frames that the bench makes by hand, of the real protocol.
 
 use bytes::Bytes;
-use onceloop_protocol::frame::{
-    HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC, MethodId, VERSION,
-};
+use onceloop_protocol::frame::{HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC, VERSION};
 use onceloop_protocol::handshake::{Hello, Order, ServerLimits, Sid, Welcome};
 use onceloop_protocol::limits::Limits;
+use onceloop_protocol::method::Method;
 
-/// The one method of every server here: it returns the byte string it is given.
-pub(crate) const METHOD: &str = "bench.echo";
+use crate::service::bench;
+
 /// Bytes of the longest frame that the bench sends or takes: its largest payload is 1 MiB.
 pub(crate) const FRAME_BYTES_MAX: usize = (1 << 20) + 4096;
 
@@ -37,13 +36,13 @@ fn greeting(kind: Kind, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Returns a call of [`METHOD`] with a byte string of `payload` bytes, to be given its seq and ack
+/// Returns a call of [`bench::echo`] with a byte string of `payload` bytes, to be given its seq and ack
 /// by [`stamp`].
 pub(crate) fn request(payload: usize) -> Vec<u8> {
     let arguments = (Bytes::from(vec![0xa5; payload]),);
     let body = rmp_serde::to_vec(&arguments).expect("plain data is encoded");
     let mut header = Header::new(Kind::Request, 0);
-    header.method = MethodId::of(METHOD);
+    header.method = bench::echo.id();
     let mut out = Vec::new();
     header.append(&body, &mut out);
     out
@@ -79,10 +78,10 @@ pub(crate) fn front(bytes: &[u8]) -> Front<'_> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Front::Part };
     let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
     let length = length + LENGTH_BYTES;
-    if length <= bytes.len() && length >= HEADER_BYTES {
-        Front::Frame(header, length)
-    } else if length > FRAME_BYTES_MAX || length < HEADER_BYTES {
+    if !(HEADER_BYTES..=FRAME_BYTES_MAX).contains(&length) {
         Front::Broken
+    } else if length <= bytes.len() {
+        Front::Frame(header, length)
     } else {
         Front::Part
     }
@@ -105,7 +104,7 @@ mod tests {
         stamp(&mut frame, 7, 5);
         let header = Header::read(&frame).expect("a header");
         assert_eq!((header.kind, header.seq, header.ack), (Kind::Request, 7, 5));
-        assert_eq!(header.method, MethodId::of(METHOD));
+        assert_eq!(header.method, bench::echo.id());
         let body = &frame[Kind::Request.header_bytes()..];
         let (payload,): (Bytes,) = rmp_serde::from_slice(body).expect("an array of one bin");
         assert_eq!(payload.len(), 300);

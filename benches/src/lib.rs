@@ -20,6 +20,7 @@ mod poller;
 mod progress;
 mod run;
 mod server;
+mod service;
 mod table;
 
 use std::process::ExitCode;

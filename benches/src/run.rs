@@ -53,7 +53,7 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     let mut is_clean = true;
     for run in 1..=options.runs {
         for &server in &options.servers {
-            let fit = capacity::fit(options.connections, options.idle, descriptors);
+            let fit = capacity::fit(server, options.connections, options.idle, descriptors);
             if run == 1 {
                 say_cut(server, options, &fit);
             }

@@ -2,6 +2,7 @@
 //! on its core, and this thread, off that core, which answers the parent's questions.
 
 mod raw;
+mod threads;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process;
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use onceloop_protocol::limits::Limits;
 
 use crate::control;
 use crate::machine;
@@ -46,6 +48,21 @@ fn run(options: &ServerOptions, listener: TcpListener) -> Result<std::convert::I
     }
     match options.kind {
         ServerKind::Raw => raw::run(listener, Duration::from_micros(options.spin_us)),
-        ServerKind::Event | ServerKind::Threads => anyhow::bail!("not here yet"),
+        ServerKind::Event => anyhow::bail!("not here yet"),
+        ServerKind::Threads => threads::run(&listener, limits(options.connections)),
     }
+}
+
+/// Returns the limits of a server that is to take `connections`, all of them busy: the default ones,
+/// unless they would be in the way.
+fn limits(connections: u32) -> Limits {
+    let mut limits = Limits::default();
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    limits.connections_max = limits.connections_max.max(connections);
+    limits.sessions_max = limits.sessions_max.max(connections);
+    // The load never has more than a window in flight on a connection; what stands behind this
+    // limit is handlers that take long, and there are none.
+    let window = usize::try_from(limits.window_max).unwrap_or(usize::MAX);
+    limits.in_flight_max = limits.in_flight_max.max(connections.saturating_mul(window));
+    limits
 }

@@ -1,0 +1,248 @@
+//! The whole bench, small: every part as a process of its own, real sockets, the JSON at the end.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_c10k");
+/// What one object of the JSON holds, no more and no less.
+const KEYS: [&str; 21] = [
+    "client_cpu_us_per_request",
+    "connect_seconds",
+    "connections",
+    "context_switches",
+    "errors",
+    "in_flight",
+    "latency_us",
+    "load",
+    "payload",
+    "rate",
+    "requests",
+    "requests_per_second",
+    "rss_bytes_per_connection",
+    "run",
+    "seconds",
+    "server",
+    "server_cpu_us_per_request",
+    "spin_us",
+    "threads",
+    "window",
+    "workload",
+];
+
+/// A folder for one test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("onceloop-c10k-{}-{next}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("the temporary folder can be written");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind is small, and in the temporary folder.
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the bench and returns what it said and the rows of its JSON.
+fn run(command: &mut Command, folder: &Folder) -> (Output, Vec<Value>) {
+    let json = folder.0.join("rows.json");
+    let output = command.arg("--json").arg(&json).output().expect("the bench starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let text = fs::read_to_string(json).expect("the bench has written its JSON");
+    let rows = serde_json::from_str(&text).expect("one array");
+    (output, rows)
+}
+
+fn bench(flags: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(flags).stdin(Stdio::null());
+    command
+}
+
+fn check_row(row: &Value, server: &str) {
+    let keys: BTreeSet<&str> =
+        row.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(keys, BTreeSet::from(KEYS));
+    assert_eq!(row["server"], server);
+    assert_eq!(row["errors"], 0, "{row}");
+    let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+    assert!(number("requests") > 0.0);
+    let rate = number("requests") / number("seconds");
+    assert!((number("requests_per_second") / rate - 1.0).abs() < 1e-6, "{row}");
+    assert!(number("client_cpu_us_per_request") > 0.0);
+    assert!(number("server_cpu_us_per_request") > 0.0);
+    let latency = |key: &str| row["latency_us"][key].as_f64().expect("a number");
+    assert!(0.0 < latency("p50") && latency("p50") <= latency("p99"), "{row}");
+    assert!(latency("p99") <= latency("p999") && latency("p999") <= latency("max"), "{row}");
+}
+
+#[test]
+fn every_server_answers_every_call() {
+    let folder = Folder::new();
+    let flags = ["--connections", "50", "--in-flight", "3", "--seconds", "0.3"];
+    let (output, rows) = run(&mut bench(&flags), &folder);
+    let servers = ["raw", "event", "threads"];
+    assert_eq!(rows.len(), servers.len());
+    for (row, server) in rows.iter().zip(servers) {
+        check_row(row, server);
+        assert_eq!((&row["connections"], &row["in_flight"]), (&50.into(), &3.into()));
+        assert_eq!((&row["rate"], &row["load"]), (&"max".into(), &"bare".into()));
+        assert_eq!((&row["workload"], &row["run"]), (&"50x3".into(), &1.into()));
+        // A window is a power of two; the bare server grants its own.
+        assert!(row["window"].as_u64() >= Some(3), "{row}");
+    }
+    assert_eq!(rows[0]["threads"], 1);
+    assert_eq!(rows[1]["threads"], 1);
+    assert_eq!(rows[2]["threads"], 51, "one a connection, and one that accepts");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("event/raw: ") && said.contains("event/threads: "), "{said}");
+}
+
+#[test]
+fn a_rate_is_kept_and_latencies_are_written() {
+    let folder = Folder::new();
+    let flags = ["--servers", "raw", "-c", "20", "--seconds", "0.5", "--rate", "2000"];
+    let hgrm = folder.0.join("hgrm");
+    let (_, rows) = run(bench(&flags).arg("--idle").arg("5").arg("--hgrm").arg(&hgrm), &folder);
+    check_row(&rows[0], "raw");
+    assert_eq!(rows[0]["rate"], 2000.0);
+    assert_eq!(rows[0]["workload"], "20x1+5");
+    let rate = rows[0]["requests_per_second"].as_f64().expect("a number");
+    // Due calls are never dropped, so a busy machine delays some and the mean stays.
+    assert!((1_500.0..2_500.0).contains(&rate), "{rate}");
+    let text = fs::read_to_string(hgrm.join("raw-20x1+5-1.hgrm")).expect("the percentiles");
+    let total = format!("Total count    = {:>12}]", rows[0]["requests"].as_u64().expect("a count"));
+    assert!(text.contains(&total), "{text}");
+}
+
+#[test]
+fn large_payloads_come_back() {
+    let folder = Folder::new();
+    let flags = ["-c", "3", "-P", "4", "-d", "300000", "--seconds", "0.3"];
+    let (_, rows) = run(&mut bench(&flags), &folder);
+    assert_eq!(rows.len(), 3);
+    for (row, server) in rows.iter().zip(["raw", "event", "threads"]) {
+        check_row(row, server);
+    }
+}
+
+#[test]
+fn every_run_is_told() {
+    let folder = Folder::new();
+    let flags = ["-c", "2", "--servers", "raw,threads", "--seconds", "0.1", "--runs", "2"];
+    let (_, rows) = run(&mut bench(&flags), &folder);
+    let told: Vec<_> =
+        rows.iter().map(|row| (row["server"].as_str(), row["run"].as_u64())).collect();
+    let [raw, threads] = [Some("raw"), Some("threads")];
+    assert_eq!(told, [(raw, Some(1)), (threads, Some(1)), (raw, Some(2)), (threads, Some(2))]);
+}
+
+#[test]
+fn a_slope_of_memory_is_told_where_there_is_one() {
+    let folder = Folder::new();
+    let flags = ["--servers", "raw,threads", "-c", "300", "--seconds", "0.2"];
+    let (_, rows) = run(&mut bench(&flags), &folder);
+    let slope = |row: &Value| row["rss_bytes_per_connection"].as_f64().expect("a number");
+    assert!(slope(&rows[0]) < 1_000.0, "a bare connection has next to nothing: {}", rows[0]);
+    assert!(slope(&rows[1]) > 4_000.0, "a thread has a page of stack at least: {}", rows[1]);
+}
+
+#[test]
+fn what_does_not_fit_is_said_and_cut() {
+    let folder = Folder::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 200 && exec \"$0\" \"$@\"", PROGRAM]).stdin(Stdio::null());
+    command.args(["--servers", "raw", "-c", "160", "--idle", "500", "--seconds", "0.2"]);
+    let (output, rows) = run(&mut command, &folder);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("160 connections and 500 idle ones do not fit"), "{said}");
+    assert!(said.contains("may open 200 files"), "{said}");
+    check_row(&rows[0], "raw");
+    assert_eq!(rows[0]["workload"], "160x1+8", "32 of 200 are kept in reserve");
+}
+
+#[test]
+fn a_window_that_is_too_small_is_said() {
+    let folder = Folder::new();
+    let flags = ["--servers", "raw", "-c", "1", "-P", "1500", "--seconds", "0.2"];
+    let (output, rows) = run(&mut bench(&flags), &folder);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("the window is 1024: 1024 calls in flight on a connection, not 1500"));
+    assert_eq!((&rows[0]["in_flight"], &rows[0]["window"]), (&1024.into(), &1024.into()));
+}
+
+#[test]
+fn a_part_ends_with_its_parent() {
+    let options = r#"{"kind":"raw","core":null,"spin_us":0,"connections":1}"#;
+    let mut server = Command::new(PROGRAM)
+        .args(["serve", options])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let mut lines = BufReader::new(server.stdout.take().expect("a pipe")).lines();
+    let first = lines.next().expect("a line").expect("text");
+    assert!(first.contains("listening"), "{first}");
+    drop(server.stdin.take());
+    // Its output ends when the process does; the clock only keeps the test from waiting for ever.
+    let began = Instant::now();
+    assert!(lines.next().is_none());
+    assert!(server.wait().expect("a child").success());
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_server_that_is_not_one_is_an_error() {
+    // A listener that never answers: every handshake fails, and the load says so.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let clients = std::thread::spawn(move || {
+        use std::io::Write;
+        let (mut stream, _) = listener.accept().expect("the load connects");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it listens");
+        // Dropped with the test's end: the load has given up by then.
+        stream
+    });
+    let options = format!(
+        r#"{{"kind":"bare","core":null,"port":{port},"connections":1,"idle":0,"first":1,
+            "in_flight":1,"window":1,"payload":16,"seconds":0.1,"rate":"max","spin_us":0,
+            "hgrm":null}}"#
+    );
+    let mut load = Command::new(PROGRAM)
+        .args(["load", &options])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the load starts");
+    let mut input = load.stdin.take().expect("a pipe");
+    let mut report = None;
+    for line in BufReader::new(load.stdout.take().expect("a pipe")).lines() {
+        let line: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
+        if line.get("ready").is_some() || line == "end" {
+            std::io::Write::write_all(&mut input, b"\n").expect("the load listens");
+        }
+        report = line.get("report").cloned().or(report);
+    }
+    let report = report.expect("a report in any case");
+    assert_eq!((&report["errors"], &report["requests"]), (&1.into(), &0.into()));
+    let why = report["first_error"].as_str().expect("a reason");
+    assert!(why.contains("another protocol"), "{why}");
+    load.wait().expect("a child");
+    drop(clients.join().expect("it was asked once"));
+}
