@@ -29,7 +29,7 @@ pub struct ScanLimits {
     pub depth_max: usize,
     /// Elements through all levels: each value in an array, each key and each value in a map.
     pub elements_max: usize,
-    /// Bytes of the whole value. A framed body is bounded by its frame as well.
+    /// Bytes of a value without a frame; a framed one is bounded by its frame.
     pub bytes_max: usize,
 }
 
@@ -127,7 +127,7 @@ impl std::error::Error for ScanError {}
 /// whole.
 #[inline]
 pub fn scan(body: &[u8], limits: &ScanLimits) -> Result<(), ScanError> {
-    match body.len() - framed(body, limits)? {
+    match body.len() - framed_len(body, limits)? {
         0 => Ok(()),
         bytes => Err(ScanError::Trailing { bytes }),
     }
@@ -139,20 +139,51 @@ pub fn scan(body: &[u8], limits: &ScanLimits) -> Result<(), ScanError> {
 /// If there is no whole value, or one nested deeper than [`SCAN_DEPTH_CAPACITY`].
 #[inline]
 pub fn value_len(bytes: &[u8]) -> Result<usize, ScanError> {
-    let size = usize::from(TABLE[usize::from(*bytes.first().unwrap_or(&RESERVED))]);
-    if (1..=usize::from(FIXED_BYTES_MAX)).contains(&size) && size <= bytes.len() {
-        return Ok(size);
-    }
     let unbounded = ScanLimits {
         depth_max: SCAN_DEPTH_CAPACITY,
         elements_max: usize::MAX,
         bytes_max: usize::MAX,
     };
-    framed(bytes, &unbounded)
+    framed_len(bytes, &unbounded)
 }
 
 /// Returns the length of the value at the front of `bytes`, which has nothing to wait for.
-fn framed(bytes: &[u8], limits: &ScanLimits) -> Result<usize, ScanError> {
+#[inline]
+fn framed_len(bytes: &[u8], limits: &ScanLimits) -> Result<usize, ScanError> {
+    match short_len(bytes) {
+        Some(length) if limits.depth_max > 0 && limits.elements_max >= SHORT_ELEMENTS_MAX => {
+            Ok(length)
+        }
+        _ => long_len(bytes, limits),
+    }
+}
+
+/// The most elements of a value that [`short_len`] knows.
+const SHORT_ELEMENTS_MAX: usize = 0x0f;
+
+/// Returns the length of the value at the front of `bytes` if it is plain, or a short array of plain
+/// ones, as most arguments are. Then there is nothing to keep track of.
+#[inline]
+fn short_len(bytes: &[u8]) -> Option<usize> {
+    let marker = *bytes.first()?;
+    let (elements, mut position) = match marker {
+        0x90..=0x9f => (usize::from(marker) & SHORT_ELEMENTS_MAX, 1),
+        _ => (1, 0),
+    };
+    for _ in 0..elements {
+        let marker = *bytes.get(position)?;
+        let class = TABLE[usize::from(marker)];
+        position += match class {
+            1..=FIXED_BYTES_MAX => usize::from(class),
+            BYTES_8 => 2 + usize::from(*bytes.get(position + 1)?),
+            _ => return None,
+        };
+    }
+    (position <= bytes.len()).then_some(position)
+}
+
+/// Returns the length of any value at the front of `bytes`.
+fn long_len(bytes: &[u8], limits: &ScanLimits) -> Result<usize, ScanError> {
     match Scanner::new().advance::<true>(bytes, limits) {
         Progress::Done(length) => Ok(length),
         Progress::NeedMore => Err(ScanError::Truncated { bytes: bytes.len() }),
@@ -177,11 +208,11 @@ pub struct Scanner {
     /// Where the next element begins; it may lie beyond the bytes there are.
     position: usize,
     /// Elements declared so far.
-    elements: u64,
+    elements: u32,
     /// Values that must still come, through all levels.
-    pending: u64,
-    /// For each open container but the root's level, what `pending` is when it is complete.
-    floors: [u64; SCAN_DEPTH_CAPACITY],
+    pending: u32,
+    /// For each open container, what `pending` is when it is complete.
+    floors: [u32; SCAN_DEPTH_CAPACITY],
     depth: usize,
     /// Elements looked at; a test holds it against the length of the input.
     #[cfg(test)]
@@ -219,7 +250,7 @@ impl Scanner {
     /// Returns how many bytes the whole value takes at least, as far as it was seen: a hint of how
     /// much to read.
     pub fn bytes_min(&self) -> usize {
-        self.position.saturating_add(usize::try_from(self.pending).unwrap_or(usize::MAX))
+        self.position.saturating_add(self.pending as usize)
     }
 }
 
@@ -231,27 +262,18 @@ impl Scanner {
     fn advance<const FRAMED: bool>(&mut self, bytes: &[u8], limits: &ScanLimits) -> Progress {
         loop {
             let floor = if self.depth == 0 { 0 } else { self.floors[self.depth - 1] };
-            // The elements of one container; those of fixed size need no look at the limits,
-            // because room for one byte of each was checked when the container was opened.
             while self.pending > floor {
-                let Some(&marker) = bytes.get(self.position) else { return Progress::NeedMore };
-                #[cfg(test)]
-                {
-                    self.steps += 1;
-                }
-                let class = TABLE[usize::from(marker)];
-                if class <= FIXED_BYTES_MAX {
-                    if class == 0 {
+                let Some(class) = self.pass_fixed(bytes, floor) else { break };
+                match class {
+                    None => return Progress::NeedMore,
+                    Some(RESERVED) => {
                         return Progress::Refused(ScanError::Reserved { at: self.position });
                     }
-                    self.position += usize::from(class);
-                    self.pending -= 1;
-                    continue;
-                }
-                match self.open::<FRAMED>(class, bytes, limits) {
-                    Ok(true) => break,
-                    Ok(false) => {}
-                    Err(progress) => return progress,
+                    Some(class) => match self.open::<FRAMED>(class, bytes, limits) {
+                        Ok(true) => break,
+                        Ok(false) => {}
+                        Err(progress) => return progress,
+                    },
                 }
             }
             while self.depth > 0 && self.pending == self.floors[self.depth - 1] {
@@ -265,6 +287,39 @@ impl Scanner {
                 };
             }
         }
+    }
+
+    /// Goes past the elements of one container for as long as their first byte tells their length.
+    /// They need no look at the limits: that there is room for one byte of each was checked when the
+    /// container was opened. Returns the class of the element it stops at, `Some(None)` where the
+    /// bytes end, or `None` at the end of the container.
+    #[inline]
+    fn pass_fixed(&mut self, bytes: &[u8], floor: u32) -> Option<Option<u8>> {
+        // In registers: through memory each element would wait for the one before.
+        let (mut position, mut pending) = (self.position, self.pending);
+        let stop = loop {
+            if pending == floor {
+                break None;
+            }
+            let Some(&marker) = bytes.get(position) else { break Some(None) };
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
+            match marker {
+                // Small numbers and short strings, the most frequent. The table would do, but the
+                // next element waits for it, and does not wait for a branch that is foreseen.
+                0x00..=0x7f => position += 1,
+                0xa0..=0xbf => position += 1 + usize::from(marker & 0x1f),
+                _ => match TABLE[usize::from(marker)] {
+                    class @ 1..=FIXED_BYTES_MAX => position += usize::from(class),
+                    class => break Some(Some(class)),
+                },
+            }
+            pending -= 1;
+        };
+        (self.position, self.pending) = (position, pending);
+        stop
     }
 
     /// Takes an element that says how long it is or how many it holds; tells whether a container
@@ -292,17 +347,17 @@ impl Scanner {
             self.skip(header.len() as u64 + payload);
             false
         } else {
-            let count = number << u32::from(class & MAP == MAP);
-            self.enter(count, limits)?;
+            let count = self.enter(number << u32::from(class & MAP == MAP), limits)?;
             self.skip(header.len() as u64);
             self.pending += count;
             count > 0
         };
-        let needed = self.position as u64 + self.pending;
-        if FRAMED && needed > bytes.len() as u64 {
-            return Err(Progress::Refused(ScanError::Truncated { bytes: bytes.len() }));
-        }
-        if needed > limits.bytes_max as u64 {
+        let needed = self.position as u64 + u64::from(self.pending);
+        if FRAMED {
+            if needed > bytes.len() as u64 {
+                return Err(Progress::Refused(ScanError::Truncated { bytes: bytes.len() }));
+            }
+        } else if needed > limits.bytes_max as u64 {
             let error = ScanError::Length { bytes: needed, max: limits.bytes_max };
             return Err(Progress::Refused(error));
         }
@@ -317,36 +372,44 @@ impl Scanner {
         self.position = self.position.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
-    /// Goes one level down, into a container of `count` elements.
+    /// Goes one level down, into a container of `count` elements, and returns their number.
     #[inline]
-    fn enter(&mut self, count: u64, limits: &ScanLimits) -> Result<(), Progress> {
+    fn enter(&mut self, count: u64, limits: &ScanLimits) -> Result<u32, Progress> {
         let depth_max = limits.depth_max.min(SCAN_DEPTH_CAPACITY);
         if self.depth >= depth_max {
             return Err(Progress::Refused(ScanError::Depth { max: depth_max }));
         }
-        self.elements += count;
-        if self.elements > limits.elements_max as u64 {
-            let error = ScanError::Elements { count: self.elements, max: limits.elements_max };
+        let elements = u64::from(self.elements) + count;
+        // `pending` is at most one more than `elements`.
+        let elements_max = limits.elements_max.min(ELEMENTS_CAPACITY as usize);
+        if elements > elements_max as u64 {
+            let error = ScanError::Elements { count: elements, max: elements_max };
             return Err(Progress::Refused(error));
         }
+        let count = u32::try_from(count).expect("not more than the elements in all");
+        self.elements += count;
         if count > 0 {
             self.floors[self.depth] = self.pending - 1;
             self.depth += 1;
         }
-        Ok(())
+        Ok(count)
     }
 }
 
+/// Elements that the scan can count, more than a frame has bytes.
+const ELEMENTS_CAPACITY: u32 = u32::MAX - 1;
 /// The longest element whose length its first byte tells: a str of 31 bytes.
 const FIXED_BYTES_MAX: u8 = 32;
-/// The byte that begins no value.
-const RESERVED: u8 = 0xc1;
+/// The class of the byte that begins no value.
+const RESERVED: u8 = 0;
 /// In a class: how many bytes the number after the marker takes.
 const SIZE_BITS: u8 = 0x07;
 /// In a class: one byte more than the number says, an extension's type.
 const EXTENSION: u8 = 0x08;
 /// In a class: neither of the two below.
 const PAYLOAD: u8 = 0x40;
+/// The class of a str or bin with a length of one byte.
+const BYTES_8: u8 = PAYLOAD | 1;
 /// In a class: this bit stands for arrays and maps.
 const CONTAINER: u8 = 0x80;
 /// In a class: the container is a map, of twice as many elements.
@@ -370,8 +433,8 @@ const fn class_of(marker: usize) -> u8 {
         0x80..=0x8f => MAP,
         0x90..=0x9f => CONTAINER,
         0xa0..=0xbf => 1 + (marker - 0xa0) as u8,
-        0xc1 => 0,
-        0xc4 | 0xd9 => PAYLOAD | 1,
+        0xc1 => RESERVED,
+        0xc4 | 0xd9 => BYTES_8,
         0xc5 | 0xda => PAYLOAD | 2,
         0xc6 | 0xdb => PAYLOAD | 4,
         0xc7 => PAYLOAD | EXTENSION | 1,
