@@ -17,6 +17,7 @@
 
 pub mod arena;
 pub mod codec;
+pub mod cutter;
 pub mod digest;
 pub mod error;
 pub mod frame;
@@ -25,5 +26,5 @@ pub mod limits;
 pub mod method;
 pub mod scan;
 pub mod session;
-pub mod value;
 pub mod table;
+pub mod value;

@@ -1,2 +1,59 @@
-//! placeholder
+//! The server of Onceloop: typed handlers on one event loop, and a table of transaction ids that
+//! lets a client retry a call without running it twice.
+//!
+//! ```
+//! use onceloop_reactor::Reactor;
+//! use onceloop_server::Builder;
+//!
+//! onceloop_protocol::service! {
+//!     /// Counts.
+//!     pub mod counter {
+//!         /// Adds to the count and returns it.
+//!         fn add(n: u64) -> u64;
+//!     }
+//! }
+//!
+//! struct App {
+//!     count: u64,
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut reactor = Reactor::new()?;
+//! let server = Builder::<App>::new()
+//!     .method(counter::add, |(n,), cx| {
+//!         cx.state.count += n; // one thread: no lock
+//!         Ok(cx.state.count)
+//!     })
+//!     .listen(reactor.registry(), "127.0.0.1:0")?;
+//! println!("listening on {}", server.local_addresses(reactor.registry())[0]);
+//! # reactor.turn(&mut App { count: 0 }, Some(std::time::Duration::ZERO))?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What a handler may do
+//!
+//! It runs in the task phase of a turn, with nothing borrowed: it may use all of its
+//! [`Context`], call other servers, close its own connection, stop the loop. It must not block: for
+//! work that takes long there are deferred methods ([`Builder::deferred`]) and the reactor's
+//! `offload`.
 #![forbid(unsafe_code)]
+
+mod acceptor;
+mod builder;
+pub mod builtin;
+mod context;
+mod core;
+mod drain;
+mod handler;
+mod peer;
+mod request;
+mod responder;
+mod server;
+mod stats;
+
+pub use self::builder::{Builder, ListenError};
+pub use self::context::{CallInfo, Context};
+pub use self::drain::Drained;
+pub use self::responder::Responder;
+pub use self::server::Server;
+pub use self::stats::Stats;

@@ -1,0 +1,215 @@
+//! The task phase of a connection: its frames run, one after the other, with nothing borrowed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use onceloop_protocol::cutter::Cut;
+use onceloop_protocol::error::Code;
+use onceloop_protocol::frame::{Frame, Header, Kind};
+use onceloop_protocol::scan::{ScanLimits, scan};
+use onceloop_protocol::table::Refusal;
+use onceloop_reactor::{Cx, Id, Input};
+
+use crate::connection::{Phase, close, finish};
+use crate::{Closed, Connection, Role, deadlines};
+
+/// Why a batch stopped.
+enum Stop {
+    /// The turn's budget is used up; the rest runs in the next.
+    Budget,
+    /// Too much output is queued; the rest waits until the peer has read some.
+    Congested,
+    /// The connection is gone, or takes no more input.
+    Gone,
+    /// Framing is lost: what came is not our protocol.
+    Lost(String),
+    /// The rest is part of a frame of this many bytes.
+    Partial(usize),
+}
+
+pub(crate) fn run<S: 'static, R: Role<S>>(
+    cx: &mut Cx<'_, S>,
+    id: Id<Connection<R>>,
+    input: &mut Input<'_>,
+) {
+    let mut out = cx.registry.take_buffer();
+    let Some(connection) = cx.registry.get_mut(id) else { return };
+    if std::mem::take(&mut connection.is_new) {
+        R::on_open(cx, id, &mut out);
+    }
+    let Some(connection) = cx.registry.get_mut(id) else { return };
+    // Either the batch is in the turn buffer, with the tail in front of it, or it is the tail.
+    let is_own = input.unread().is_empty() && connection.has_backlog;
+    let own = if is_own { std::mem::take(&mut connection.tail) } else { Vec::new() };
+    let mut unread = if is_own { &own[..] } else { input.unread() };
+    if unread.is_empty() {
+        return after_batch(cx, id, out);
+    }
+    // A callback that panics ends this turn for the program, not this connection: what was not yet
+    // run and what was already answered are put back first.
+    let requests_max = input.requests_max();
+    let bytes = unread.len();
+    let result =
+        catch_unwind(AssertUnwindSafe(|| run_frames(cx, id, &mut unread, requests_max, &mut out)));
+    let stop = match &result {
+        Ok(stop) => stop,
+        Err(_) => &Stop::Budget,
+    };
+    keep_rest(cx, id, unread, unread.len() < bytes, stop);
+    input.advance(input.unread().len());
+    cx.registry.give_buffer(own);
+    after_batch(cx, id, out);
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+fn run_frames<S: 'static, R: Role<S>>(
+    cx: &mut Cx<'_, S>,
+    id: Id<Connection<R>>,
+    unread: &mut &[u8],
+    requests_max: usize,
+    out: &mut Vec<u8>,
+) -> Stop {
+    for _ in 0..requests_max {
+        let Some(connection) = cx.registry.get_mut(id) else { return Stop::Gone };
+        if connection.phase == Phase::Finishing {
+            return Stop::Gone;
+        }
+        let limits = &connection.settings.limits;
+        if out.len() + connection.output.len() > limits.output_bytes_mark {
+            return Stop::Congested;
+        }
+        let scan_limits = ScanLimits::of(limits);
+        let body_bytes_max = if connection.role.is_established() {
+            limits.body_bytes_max
+        } else {
+            limits.handshake_body_bytes_max
+        };
+        match connection.cutter.next(unread, body_bytes_max) {
+            Cut::Frame(frame) => match refuse(&frame, &scan_limits) {
+                None => run_frame(cx, id, frame, out),
+                Some(refusal) => R::on_refused(cx, id, frame.header, refusal, out),
+            },
+            Cut::NeedMore(bytes) => return Stop::Partial(bytes),
+            Cut::Refused { header, length } => {
+                let refusal = too_large(length, body_bytes_max);
+                R::on_refused(cx, id, header, refusal, out);
+            }
+            Cut::Lost(error) => {
+                R::on_lost(cx, id, &error, out);
+                return Stop::Lost(error.to_string());
+            }
+        }
+    }
+    Stop::Budget
+}
+
+/// Returns why a frame must not be looked at any further.
+#[inline]
+fn refuse(frame: &Frame<'_>, limits: &ScanLimits) -> Option<Refusal> {
+    let unknown = frame.header.flags.not_understood();
+    if unknown != 0 {
+        let message = format!("the flags {unknown:#06x} are not understood here");
+        return Some(Refusal::new(Code::Unsupported, message));
+    }
+    if frame.body.is_empty() {
+        return None;
+    }
+    scan(frame.body, limits).err().map(|error| Refusal::new(Code::Malformed, error.to_string()))
+}
+
+fn too_large(length: usize, body_bytes_max: usize) -> Refusal {
+    let message = format!("a body of {length} bytes: at most {body_bytes_max}");
+    Refusal::new(Code::TooLarge, message)
+}
+
+#[inline]
+fn run_frame<S: 'static, R: Role<S>>(
+    cx: &mut Cx<'_, S>,
+    id: Id<Connection<R>>,
+    frame: Frame<'_>,
+    out: &mut Vec<u8>,
+) {
+    log::trace!("connection {}: {:?} seq {}", id.to_bits(), frame.header.kind, frame.header.seq);
+    match frame.header.kind {
+        Kind::Ping => {
+            Header::new(Kind::Pong, frame.header.seq).append(&[], out);
+        }
+        Kind::Pong => {}
+        _ => R::on_frame(cx, id, frame, out),
+    }
+}
+
+/// Keeps what the batch has left for a later turn. `has_progress` tells whether a frame was cut: if
+/// not, the rest is still the frame it was.
+fn keep_rest<S: 'static, R: Role<S>>(
+    cx: &mut Cx<'_, S>,
+    id: Id<Connection<R>>,
+    rest: &[u8],
+    has_progress: bool,
+    stop: &Stop,
+) {
+    let now = cx.registry.now();
+    let spare = if rest.is_empty() { Vec::new() } else { cx.registry.take_buffer() };
+    let Some(connection) = cx.registry.get_mut(id) else { return };
+    connection.has_backlog = false;
+    connection.tail_needs = if has_progress { 0 } else { connection.tail_needs };
+    if !rest.is_empty() && !matches!(stop, Stop::Gone | Stop::Lost(_)) {
+        connection.tail = spare;
+        connection.tail.extend_from_slice(rest);
+    }
+    match stop {
+        Stop::Budget | Stop::Congested => connection.has_backlog = !rest.is_empty(),
+        Stop::Partial(bytes) if !rest.is_empty() => {
+            connection.await_frame(*bytes, has_progress, now);
+            deadlines::arm(cx.registry, id);
+        }
+        Stop::Partial(_) | Stop::Gone => {}
+        Stop::Lost(what) => finish(cx.registry, id, Closed::Protocol(what.clone())),
+    }
+    if matches!(stop, Stop::Budget) {
+        cx.registry.wake(id);
+    }
+}
+
+/// Hands the answers over to the connection, and ends it if it has nothing left to do.
+fn after_batch<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>, out: Vec<u8>) {
+    let Some(connection) = cx.registry.get_mut(id) else { return cx.registry.give_buffer(out) };
+    let has_out = !out.is_empty();
+    let spare = if has_out { connection.output.append(out) } else { out };
+    let reads_again = connection.take_paused();
+    let is_over = connection.is_over;
+    let is_blocked = !has_out && !connection.output.is_empty();
+    let is_half_closed = connection.phase == Phase::HalfClosed && !connection.has_backlog;
+    cx.registry.give_buffer(spare);
+    if has_out {
+        cx.registry.touch(id);
+    }
+    if reads_again {
+        cx.registry.again(id);
+    }
+    if is_over {
+        return close_ended(cx, id);
+    }
+    if is_half_closed {
+        return half_closed(cx, id);
+    }
+    if is_blocked {
+        deadlines::arm(cx.registry, id);
+    }
+}
+
+pub(crate) fn close_ended<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>) {
+    let ended = cx.registry.get_mut(id).and_then(|connection| connection.ended.take());
+    close(cx.registry, id, ended.map_or(Closed::Eof, |why| *why));
+}
+
+/// After the peer's FIN: closes the connection once all that is owed is written.
+fn half_closed<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>) {
+    let owes = R::is_owing(cx, id);
+    let Some(connection) = cx.registry.get_mut(id) else { return };
+    if !owes && connection.output.is_empty() {
+        return close(cx.registry, id, Closed::Eof);
+    }
+    deadlines::arm(cx.registry, id);
+}

@@ -1,0 +1,52 @@
+//! What a connection's frames mean at this end.
+
+use onceloop_protocol::cutter::FramingError;
+use onceloop_protocol::frame::{Frame, Header};
+use onceloop_protocol::table::Refusal;
+use onceloop_reactor::{Cx, Id};
+
+use crate::{Closed, Connection};
+
+/// One end's part in a connection.
+///
+/// All functions but the questions run in the task phase, with nothing borrowed: the connection is
+/// in the registry under `id` as long as it lives, and any of them may remove it. `out` is written
+/// at the end of the turn, whatever happens to the connection's own output meanwhile.
+pub trait Role<S: 'static>: Sized + 'static {
+    /// Returns whether the handshake is done: until then a peer gets less time and less room.
+    fn is_established(&self) -> bool;
+
+    /// The connection that this end opened is there.
+    fn on_open(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, out: &mut Vec<u8>);
+
+    /// A whole frame came, within the limits, its body scanned, its critical flags understood. PING
+    /// and PONG do not come here.
+    fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: Frame<'_>, out: &mut Vec<u8>);
+
+    /// A frame came whose header is readable and whose body is too large or was refused by the
+    /// scan; the body is skipped and the connection lives.
+    fn on_refused(
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        header: Header,
+        refusal: Refusal,
+        out: &mut Vec<u8>,
+    );
+
+    /// What came is not our protocol, from its first byte or from here on. What is put in `out` is
+    /// the last thing the peer is told before the connection closes.
+    fn on_lost(
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        error: &FramingError,
+        out: &mut Vec<u8>,
+    );
+
+    /// Returns whether an answer may still come for what the peer asked: after its FIN the
+    /// connection waits for that.
+    fn is_owing(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>) -> bool;
+
+    /// The connection is gone; `id` finds nothing any more. Called exactly once for each, in a turn
+    /// after the one that closed it or in the same.
+    fn on_closed(self, cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, why: Closed);
+}

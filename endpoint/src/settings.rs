@@ -1,0 +1,27 @@
+//! What all connections of one server or client have in common.
+
+use std::time::Instant;
+
+use onceloop_protocol::limits::Limits;
+
+/// The limits in force, and the instant from which the connections count their time. Shared, so
+/// that a connection carries one pointer.
+#[derive(Debug)]
+pub struct Settings {
+    /// The limits in force.
+    pub limits: Limits,
+    epoch: Instant,
+}
+
+impl Settings {
+    /// Returns settings with these limits; `now` is any recent instant.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Settings { limits, epoch: now }
+    }
+
+    /// Returns `now` in milliseconds, modulo 2³²: differences below 49 days are right.
+    pub(crate) fn ticks(&self, now: Instant) -> u32 {
+        let ms = now.saturating_duration_since(self.epoch).as_millis();
+        (ms & 0xffff_ffff) as u32
+    }
+}

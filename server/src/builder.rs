@@ -1,0 +1,227 @@
+//! Making a server.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use onceloop_endpoint::{Address, Settings};
+use onceloop_protocol::limits::Limits;
+use onceloop_protocol::method::{Method, MethodInfo};
+use onceloop_protocol::table::Table;
+use onceloop_reactor::{Listener, Registry, os};
+use slab::Slab;
+
+use crate::core::Core;
+use crate::handler::{Handler, Handlers};
+use crate::stats::Counts;
+use crate::{Context, Responder, Server, builtin};
+
+/// The service of every server; its names are taken.
+const BUILTIN_PREFIX: &str = "onceloop.";
+
+/// A server in the making: its methods and limits.
+pub struct Builder<S: 'static> {
+    handlers: Handlers<S>,
+    expected: Vec<MethodInfo>,
+    limits: Limits,
+    keepalive: Option<Duration>,
+    /// The first mistake; told when the server is to start.
+    mistake: Option<ListenError>,
+}
+
+impl<S: 'static> Default for Builder<S> {
+    fn default() -> Self {
+        Builder::new()
+    }
+}
+
+impl<S: 'static> Builder<S> {
+    /// Returns a server without methods, with the default limits.
+    pub fn new() -> Self {
+        Builder {
+            handlers: Handlers::new(),
+            expected: Vec::new(),
+            limits: Limits::default(),
+            keepalive: None,
+            mistake: None,
+        }
+    }
+
+    /// Serves `method` by a function that answers when it returns.
+    ///
+    /// The function gets the arguments, as the method declares them, and a [`Context`]; both, and
+    /// the reply it makes of them, are borrowed: nothing is copied that need not be. It must not
+    /// block. If it panics the panic is caught, and answered as an error of a call that ran.
+    #[must_use]
+    pub fn method<M, F>(self, method: M, handler: F) -> Self
+    where
+        M: Method,
+        F: for<'a> Fn(M::Args<'a>, &'a mut Context<'_, S>) -> Result<M::Reply<'a>, M::Error>
+            + 'static,
+    {
+        self.add(Handler::new(&method, handler))
+    }
+
+    /// Serves `method` by a function that answers later, by the [`Responder`] it is given.
+    #[must_use]
+    pub fn deferred<M, F>(self, method: M, handler: F) -> Self
+    where
+        M: Method,
+        F: for<'a> Fn(M::Args<'a>, Responder<S, M>, &'a mut Context<'_, S>) + 'static,
+    {
+        self.add(Handler::deferred(&method, handler))
+    }
+
+    /// Demands a handler for each method of a service: `.service(calc::METHODS)`.
+    #[must_use]
+    pub fn service(mut self, methods: &[MethodInfo]) -> Self {
+        self.expected.extend_from_slice(methods);
+        self
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Lets the system probe TCP connections that were silent for so long. The protocol's own pings
+    /// ([`Limits::idle_ping`]) do the same at both ends, through proxies, too.
+    #[must_use]
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.keepalive = Some(idle);
+        self
+    }
+
+    /// Starts the server at `address`: `host:port`, `[::]:port` (all of IPv6 and IPv4),
+    /// `unix:/path` (a socket file that nobody listens at is replaced). Port 0 lets the system
+    /// choose.
+    ///
+    /// A host's name is looked up here, and that blocks.
+    ///
+    /// # Errors
+    /// If two methods have one id, a demanded one has no handler, or it cannot listen there.
+    pub fn listen<A>(self, registry: &mut Registry<S>, address: A) -> Result<Server<S>, ListenError>
+    where
+        A: TryInto<Address>,
+        io::Error: From<A::Error>,
+    {
+        let address = address.try_into().map_err(io::Error::from)?;
+        let server = self.start(registry)?;
+        let attached = bind(&address).and_then(|listener| server.attach(registry, listener));
+        attached.map_err(|error| {
+            server.close(registry);
+            ListenError::Io(error)
+        })?;
+        Ok(server)
+    }
+
+    /// Starts the server without a listener: for [`Server::attach`] and [`Server::listen`].
+    ///
+    /// # Errors
+    /// If two methods have one id, or a demanded one has no handler.
+    pub fn start(mut self, registry: &mut Registry<S>) -> Result<Server<S>, ListenError> {
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        let missing = self.expected.iter().find(|info| self.handlers.find(info.id()).is_none());
+        if let Some(info) = missing {
+            return Err(ListenError::MissingHandler(info.name.to_string()));
+        }
+        builtin::add(&mut self.handlers);
+        let mut random = [0; 16];
+        os::random_bytes(&mut random)?;
+        let core = registry.insert(Core {
+            table: Table::new(self.limits.clone(), random),
+            handlers: Rc::new(self.handlers),
+            settings: Rc::new(Settings::new(self.limits, registry.now())),
+            keepalive: self.keepalive,
+            acceptors: Vec::new(),
+            connections: Slab::new(),
+            on_cancel: Default::default(),
+            drain: None,
+            counts: Counts::default(),
+        })?;
+        Ok(Server::new(core))
+    }
+
+    fn add(mut self, handler: Handler<S>) -> Self {
+        let name = handler.info.name.to_string();
+        if name.starts_with(BUILTIN_PREFIX) {
+            self.mistake.get_or_insert(ListenError::ReservedName(name));
+        } else if let Some(other) = self.handlers.add(handler) {
+            let other = other.name.to_string();
+            self.mistake.get_or_insert(ListenError::Collision(name, other));
+        }
+        self
+    }
+}
+
+/// Listens where the address says.
+pub(crate) fn bind(address: &Address) -> io::Result<Listener> {
+    if let Address::Unix(path) = address {
+        return Listener::unix(path);
+    }
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for candidate in address.resolve()? {
+        match Listener::tcp(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = cannot_listen(candidate, &error),
+        }
+    }
+    Err(last)
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen at {address}: {error}"))
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Two methods have the same id: the same name, or names with the same hash.
+    Collision(String, String),
+    /// It cannot listen there.
+    Io(io::Error),
+    /// A method of a demanded service has no handler.
+    MissingHandler(String),
+    /// The name belongs to the methods that every server has.
+    ReservedName(String),
+}
+
+impl From<io::Error> for ListenError {
+    fn from(error: io::Error) -> Self {
+        ListenError::Io(error)
+    }
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenError::Collision(a, b) if a == b => write!(f, "{a} has two handlers"),
+            ListenError::Collision(a, b) => {
+                write!(f, "{a} and {b} have the same id: give one another name, by #[name = …]")
+            }
+            ListenError::Io(error) => write!(f, "{error}"),
+            ListenError::MissingHandler(name) => {
+                write!(f, "{name} has no handler: add one by Builder::method or ::deferred")
+            }
+            ListenError::ReservedName(name) => {
+                write!(f, "{name}: names that begin with `{BUILTIN_PREFIX}` are the server's own")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ListenError::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}

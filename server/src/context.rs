@@ -1,0 +1,92 @@
+//! What a handler can see and do.
+
+use std::time::{Duration, Instant};
+
+use onceloop_protocol::table::{CallKey, SessionKey};
+use onceloop_reactor::{Cx, Id, Peer, Registry};
+
+use crate::core::Core;
+use crate::peer::PeerConnection;
+
+/// What every handler gets: the program's state, the loop, and what is known of the call. All three
+/// may be used at once.
+pub struct Context<'a, S: 'static> {
+    /// The program's own state.
+    pub state: &'a mut S,
+    /// The loop.
+    pub registry: &'a mut Registry<S>,
+    /// The call.
+    pub call: CallInfo<S>,
+}
+
+/// What is known of a call. It may be kept; what it asks of the loop is answered for the time of
+/// asking.
+pub struct CallInfo<S: 'static> {
+    pub(crate) core: Id<Core<S>>,
+    pub(crate) connection: Id<PeerConnection<S>>,
+    pub(crate) session: Option<SessionKey>,
+    /// `None` for a notification.
+    pub(crate) key: Option<CallKey>,
+    pub(crate) seq: u64,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl<S> Clone for CallInfo<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S> Copy for CallInfo<S> {}
+
+impl<S> CallInfo<S> {
+    /// Returns the xid: the session, without its secret, and the seq. `None` for a notification and
+    /// for an unprotected call, whose seq is only a label.
+    pub fn xid(&self) -> Option<(u64, u64)> {
+        Some((self.session?.to_bits(), self.seq))
+    }
+
+    /// Returns until when the caller waits; `None` if it waits as long as it takes.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Returns whether nobody waits for the answer any more: the caller cancelled the call, gave it
+    /// up or ended its session. Its effects count all the same.
+    pub fn is_cancelled(&self, registry: &Registry<S>) -> bool {
+        let Some(key) = self.key else { return false };
+        registry.get(self.core).is_none_or(|core| !core.table.is_awaited(key))
+    }
+
+    /// Returns who is at the other end of the connection; `None` once that is gone.
+    pub fn peer(&self, registry: &Registry<S>) -> Option<Peer> {
+        registry.get(self.connection).map(|connection| connection.stream().peer())
+    }
+}
+
+impl<S> Context<'_, S> {
+    /// Returns how long the caller will still wait, as of the start of this turn; `None` if it waits
+    /// as long as it takes.
+    pub fn time_left(&self) -> Option<Duration> {
+        Some(self.call.deadline?.saturating_duration_since(self.registry.now()))
+    }
+
+    /// Returns whether nobody waits for the answer any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.call.is_cancelled(self.registry)
+    }
+
+    /// Returns who is at the other end of the connection; `None` once that is gone.
+    pub fn peer(&self) -> Option<Peer> {
+        self.call.peer(self.registry)
+    }
+
+    /// Returns the xid: the session, without its secret, and the seq.
+    pub fn xid(&self) -> Option<(u64, u64)> {
+        self.call.xid()
+    }
+
+    /// Returns what the loop's other callbacks get: to pass on to a function of theirs.
+    pub fn as_cx(&mut self) -> Cx<'_, S> {
+        Cx { state: self.state, registry: self.registry }
+    }
+}

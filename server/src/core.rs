@@ -1,0 +1,76 @@
+//! What a server keeps beside its connections: a source without a descriptor, found by its id.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use onceloop_endpoint::Settings;
+use onceloop_protocol::table::{CallKey, Table};
+use onceloop_reactor::{Cx, Id, Input, Io, Pollable, Source};
+use slab::Slab;
+
+use crate::acceptor::Acceptor;
+use crate::drain::Drain;
+use crate::handler::Handlers;
+use crate::peer::PeerConnection;
+use crate::stats::Counts;
+
+/// A callback for the cancellation of one call.
+pub(crate) type OnCancel<S> = Box<dyn FnOnce(&mut Cx<'_, S>)>;
+
+/// A server: its table, its handlers, and where its connections and listeners are.
+pub(crate) struct Core<S: 'static> {
+    pub(crate) table: Table,
+    pub(crate) handlers: Rc<Handlers<S>>,
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) keepalive: Option<std::time::Duration>,
+    pub(crate) acceptors: Vec<Id<Acceptor<S>>>,
+    pub(crate) connections: Slab<Id<PeerConnection<S>>>,
+    pub(crate) on_cancel: HashMap<u64, OnCancel<S>>,
+    pub(crate) drain: Option<Drain<S>>,
+    pub(crate) counts: Counts,
+}
+
+impl<S> Core<S> {
+    pub(crate) fn has_room(&self) -> bool {
+        self.connections.len() < self.settings.limits.connections_max
+    }
+
+    /// Takes the callback that waits for the cancellation of this call.
+    pub(crate) fn take_on_cancel(&mut self, key: CallKey) -> Option<OnCancel<S>> {
+        if self.on_cancel.is_empty() {
+            return None;
+        }
+        self.on_cancel.remove(&key.to_bits())
+    }
+}
+
+impl<S: 'static> Source<S> for Core<S> {
+    fn pollable(&mut self) -> Pollable<'_> {
+        Pollable::Nothing
+    }
+
+    fn handle_io(&mut self, _: &mut Io<'_>) {}
+
+    fn dispatch(_: &mut Cx<'_, S>, _: Id<Self>, _: &mut Input<'_>) {}
+
+    /// Leases of sessions end, and requests that waited too long for an earlier one are refused.
+    fn on_deadline(cx: &mut Cx<'_, S>, id: Id<Self>) {
+        let now = cx.registry.now();
+        let Some(core) = cx.registry.get_mut(id) else { return };
+        let mut refused = Vec::new();
+        core.table.expire(now, |connection, seq, refusal| {
+            refused.push((connection, seq, refusal.clone()));
+        });
+        let next = core.table.next_deadline();
+        cx.registry.set_deadline(id, next);
+        for (connection, seq, refusal) in refused {
+            let Some(connection) = connection.map(Id::<PeerConnection<S>>::from_bits) else {
+                continue;
+            };
+            if let Some(peer) = cx.registry.get_mut(connection) {
+                refusal.append(seq, peer.out());
+                cx.registry.touch(connection);
+            }
+        }
+    }
+}

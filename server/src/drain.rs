@@ -1,0 +1,117 @@
+//! Shutting down without losing what was begun.
+
+use std::time::Duration;
+
+use onceloop_endpoint::{Closed, close, finish};
+use onceloop_protocol::frame::{Header, Kind};
+use onceloop_reactor::{Cx, Id, Registry};
+
+use crate::core::Core;
+
+/// What runs when a server has shut down.
+type Done<S> = Box<dyn FnOnce(Drained, &mut Cx<'_, S>)>;
+
+/// How a shutdown ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Calls that had not ended by the deadline. Their handlers ran; their callers cannot know how
+    /// that went.
+    pub unfinished: usize,
+}
+
+/// A shutdown that goes on.
+pub(crate) struct Drain<S: 'static> {
+    done: Option<Done<S>>,
+    unfinished: usize,
+    /// Every call has been answered: the connections only write what is queued.
+    is_finishing: bool,
+}
+
+/// Takes no new connection and no new call, lets what runs end, then closes.
+pub(crate) fn start<S: 'static>(
+    registry: &mut Registry<S>,
+    id: Id<Core<S>>,
+    within: Duration,
+    done: impl FnOnce(Drained, &mut Cx<'_, S>) + 'static,
+) {
+    let Some(core) = registry.get_mut(id) else {
+        registry.defer(|cx| done(Drained { unfinished: 0 }, cx));
+        return;
+    };
+    let done: Done<S> = Box::new(done);
+    if let Some(drain) = &mut core.drain {
+        // Asked again: both are told when it is over.
+        let earlier = drain.done.take();
+        drain.done = Some(Box::new(move |drained, cx| {
+            if let Some(earlier) = earlier {
+                earlier(drained, cx);
+            }
+            done(drained, cx);
+        }));
+    } else {
+        core.table.drain();
+        core.drain = Some(Drain { done: Some(done), unfinished: 0, is_finishing: false });
+    }
+    let acceptors = std::mem::take(&mut core.acceptors);
+    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
+    for acceptor in acceptors {
+        registry.remove(acceptor);
+    }
+    for connection in connections {
+        if let Some(peer) = registry.get_mut(connection)
+            && peer.role().session.is_some()
+        {
+            Header::new(Kind::GoAway, 0).append(&[], peer.out());
+            registry.touch(connection);
+        }
+    }
+    registry.defer(move |cx| check(cx, id));
+    registry.after(within, move |cx| give_up(cx, id));
+}
+
+/// Something ended: is that all?
+pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
+    let Some(core) = cx.registry.get_mut(id) else { return };
+    let Some(drain) = &mut core.drain else { return };
+    if core.table.in_flight() > 0 {
+        return;
+    }
+    if core.connections.is_empty() {
+        let (done, unfinished) = (drain.done.take(), drain.unfinished);
+        cx.registry.remove(id);
+        if let Some(done) = done {
+            cx.registry.defer(move |cx| done(Drained { unfinished }, cx));
+        }
+        return;
+    }
+    if std::mem::replace(&mut drain.is_finishing, true) {
+        return;
+    }
+    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
+    // The last answer may still be on its way into its connection's output: not in this turn.
+    cx.registry.defer(move |cx| {
+        for connection in connections {
+            finish(cx.registry, connection, Closed::Local("the server shuts down"));
+        }
+    });
+}
+
+/// The deadline passed.
+fn give_up<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
+    let Some(core) = cx.registry.get_mut(id) else { return };
+    let unfinished = core.table.in_flight();
+    let Some(drain) = &mut core.drain else { return };
+    if drain.done.is_none() {
+        return;
+    }
+    drain.unfinished = unfinished;
+    if unfinished > 0 {
+        log::warn!("shutting down with {unfinished} calls unfinished");
+    }
+    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
+    core.table.abandon();
+    for connection in connections {
+        close(cx.registry, connection, Closed::Local("the server shut down"));
+    }
+    cx.registry.defer(move |cx| check(cx, id));
+}

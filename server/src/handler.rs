@@ -1,0 +1,172 @@
+//! A handler behind its type: from argument bytes to a reply's bytes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use onceloop_protocol::codec::{CodecError, DecodeArgs, Encode};
+use onceloop_protocol::error::{Code, ErrorBody};
+use onceloop_protocol::frame::MethodId;
+use onceloop_protocol::method::{Method, MethodInfo};
+
+use crate::{Context, Responder};
+
+/// What became of a handler.
+pub(crate) enum Ended {
+    /// It was not started: the arguments do not fit.
+    BadArguments(CodecError),
+    /// It will answer later, by its responder.
+    Deferred,
+    /// It failed, or its reply cannot be had: the body of the ERROR frame.
+    Failed(ErrorBody<'static>),
+    /// The reply stands at the end of the output.
+    Replied,
+}
+
+type Run<S> = Box<dyn for<'a> Fn(&'a [u8], &'a mut Context<'_, S>, &mut Vec<u8>) -> Ended>;
+
+/// A method and the function that serves it.
+pub(crate) struct Handler<S: 'static> {
+    pub(crate) info: MethodInfo,
+    pub(crate) is_idempotent: bool,
+    run: Run<S>,
+}
+
+impl<S: 'static> Handler<S> {
+    pub(crate) fn new<M, F>(method: &M, handler: F) -> Self
+    where
+        M: Method,
+        F: for<'a> Fn(M::Args<'a>, &'a mut Context<'_, S>) -> Result<M::Reply<'a>, M::Error>
+            + 'static,
+    {
+        Handler {
+            info: method.info(),
+            is_idempotent: method.is_idempotent(),
+            run: Box::new(move |body, cx, out| {
+                let args = match M::Args::decode_args(body) {
+                    Ok(args) => args,
+                    Err(error) => return Ended::BadArguments(error),
+                };
+                encode_result::<M>(handler(args, cx), out)
+            }),
+        }
+    }
+
+    pub(crate) fn deferred<M, F>(method: &M, handler: F) -> Self
+    where
+        M: Method,
+        F: for<'a> Fn(M::Args<'a>, Responder<S, M>, &'a mut Context<'_, S>) + 'static,
+    {
+        Handler {
+            info: method.info(),
+            is_idempotent: method.is_idempotent(),
+            run: Box::new(move |body, cx, _| {
+                let args = match M::Args::decode_args(body) {
+                    Ok(args) => args,
+                    Err(error) => return Ended::BadArguments(error),
+                };
+                let responder = Responder::new(cx.call, cx.registry.remote());
+                handler(args, responder, cx);
+                Ended::Deferred
+            }),
+        }
+    }
+
+    /// Runs the handler. A panic is caught: the handler has run, and that is its answer. What it
+    /// had changed in the program's state by then stays changed.
+    pub(crate) fn run(&self, body: &[u8], cx: &mut Context<'_, S>, out: &mut Vec<u8>) -> Ended {
+        let start = out.len();
+        let result = catch_unwind(AssertUnwindSafe(|| (self.run)(body, cx, out)));
+        result.unwrap_or_else(|panic| {
+            out.truncate(start);
+            let name = &self.info.name;
+            let what = panic_message(&*panic);
+            log::error!("the handler of {name} panicked: {what}");
+            let message = format!("the handler of {name} panicked");
+            Ended::Failed(ErrorBody::new(Code::ApplicationError, message))
+        })
+    }
+}
+
+/// Appends a handler's reply to `out`, or tells its error.
+pub(crate) fn encode_result<M: Method>(
+    result: Result<M::Reply<'_>, M::Error>,
+    out: &mut Vec<u8>,
+) -> Ended {
+    let start = out.len();
+    match result {
+        Ok(reply) => match reply.encode(out) {
+            Ok(()) => Ended::Replied,
+            Err(error) => {
+                out.truncate(start);
+                let message = format!("the call ran, but its reply does not encode: {error}");
+                Ended::Failed(ErrorBody::new(Code::ApplicationError, message))
+            }
+        },
+        Err(error) => Ended::Failed(application_error(&error)),
+    }
+}
+
+fn application_error<E: Encode + std::fmt::Display>(error: &E) -> ErrorBody<'static> {
+    let mut body = ErrorBody::new(Code::ApplicationError, error.to_string());
+    let mut details = Vec::new();
+    match error.encode(&mut details) {
+        Ok(()) => body.details = Some(details.into()),
+        Err(encoding) => log::error!("an error value does not encode: {encoding}"),
+    }
+    body
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// The handlers of a server by the id of their method.
+pub(crate) struct Handlers<S: 'static>(HashMap<u64, Handler<S>, BuildHasherDefault<IdHasher>>);
+
+impl<S: 'static> Handlers<S> {
+    pub(crate) fn new() -> Self {
+        Handlers(HashMap::default())
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, id: MethodId) -> Option<&Handler<S>> {
+        self.0.get(&id.0)
+    }
+
+    /// Adds a handler, and returns the one that has its id already.
+    pub(crate) fn add(&mut self, handler: Handler<S>) -> Option<&MethodInfo> {
+        let id = MethodId::of(&handler.info.name).0;
+        if self.0.contains_key(&id) {
+            return self.0.get(&id).map(|other| &other.info);
+        }
+        self.0.insert(id, handler);
+        None
+    }
+
+    /// Returns the methods by name.
+    pub(crate) fn infos(&self) -> Vec<&MethodInfo> {
+        let mut infos: Vec<_> = self.0.values().map(|handler| &handler.info).collect();
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        infos
+    }
+}
+
+/// Ids are hashes already, and the server alone decides which are in the map.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed");
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+}

@@ -1,0 +1,284 @@
+//! A connection as the server sees it: the handshake, then the frames of its session.
+
+use std::fmt;
+
+use onceloop_endpoint::{Closed, Connection, Role, close, finish};
+use onceloop_protocol::codec;
+use onceloop_protocol::cutter::FramingError;
+use onceloop_protocol::error::Code;
+use onceloop_protocol::frame::{self, Frame, Header, Kind, MAGIC};
+use onceloop_protocol::handshake::{Hello, Resume};
+use onceloop_protocol::table::{Cancelled, Refusal, SessionKey};
+use onceloop_reactor::{Cx, Id, os};
+
+use crate::core::Core;
+use crate::{drain, request};
+
+/// A connection of a server.
+pub(crate) type PeerConnection<S> = Connection<Peer<S>>;
+
+/// The server's part in a connection.
+pub(crate) struct Peer<S: 'static> {
+    pub(crate) core: Id<Core<S>>,
+    /// The session, once the handshake is done.
+    pub(crate) session: Option<SessionKey>,
+    /// Where the core notes this connection.
+    pub(crate) place: u32,
+    /// The session runs its calls in order: one that ends may let another run.
+    pub(crate) is_in_order: bool,
+}
+
+impl<S> Clone for Peer<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S> Copy for Peer<S> {}
+
+impl<S> fmt::Debug for Peer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl<S: 'static> Role<S> for Peer<S> {
+    fn is_established(&self) -> bool {
+        self.session.is_some()
+    }
+
+    fn on_open(_: &mut Cx<'_, S>, _: Id<PeerConnection<S>>, _: &mut Vec<u8>) {}
+
+    #[inline]
+    fn on_frame(
+        cx: &mut Cx<'_, S>,
+        id: Id<PeerConnection<S>>,
+        frame: Frame<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(connection) = cx.registry.get(id) else { return };
+        let peer = *connection.role();
+        let Some(session) = peer.session else { return handshake(cx, id, peer.core, &frame, out) };
+        match frame.header.kind {
+            Kind::Request => request::run(cx, id, &peer, session, &frame, out),
+            Kind::Notify => request::notify(cx, id, &peer, &frame),
+            Kind::Ack => acknowledge(cx, id, &peer, session, frame.header.seq, out),
+            Kind::Cancel => cancel(cx, &peer, session, frame.header.seq, out),
+            Kind::Bye => bye(cx, id, &peer, session, frame.header.seq),
+            kind => {
+                let message = format!("a {kind:?} frame has no place here");
+                fail(cx, id, &Refusal::new(Code::Protocol, message), out);
+            }
+        }
+        if peer.is_in_order {
+            request::run_held(cx, id, &peer, session, out);
+        }
+    }
+
+    fn on_refused(
+        cx: &mut Cx<'_, S>,
+        id: Id<PeerConnection<S>>,
+        header: Header,
+        refusal: Refusal,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(connection) = cx.registry.get(id) else { return };
+        let core = connection.role().core;
+        let is_established = connection.role().is_established();
+        if let Some(core) = cx.registry.get_mut(core) {
+            core.counts.frames_refused += 1;
+        }
+        match header.kind {
+            Kind::Request if is_established => refusal.append(header.seq, out),
+            Kind::Notify if is_established => {}
+            _ => fail(cx, id, &refusal, out),
+        }
+    }
+
+    fn on_lost(
+        cx: &mut Cx<'_, S>,
+        id: Id<PeerConnection<S>>,
+        error: &FramingError,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(connection) = cx.registry.get(id) else { return };
+        log::warn!("{:?}: {error}", connection.stream().peer());
+        if connection.role().is_established() {
+            Refusal::new(Code::Protocol, error.to_string()).append(0, out);
+        } else {
+            // Not our protocol: a sentence that a person at the other end can read.
+            out.extend_from_slice(error.refusal_for_strangers());
+        }
+    }
+
+    fn is_owing(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>) -> bool {
+        let Some(connection) = cx.registry.get(id) else { return false };
+        let peer = *connection.role();
+        let Some(session) = peer.session else { return false };
+        cx.registry.get(peer.core).is_some_and(|core| core.table.is_owing(session))
+    }
+
+    fn on_closed(self, cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, why: Closed) {
+        let now = cx.registry.now();
+        let Some(core) = cx.registry.get_mut(self.core) else { return };
+        log::debug!("connection {} of {:?} ended: {why}", id.to_bits(), self.session);
+        core.counts.connections_closed += 1;
+        core.connections.remove(self.place as usize);
+        if let Some(session) = self.session {
+            core.table.detach(session, id.to_bits(), now);
+        }
+        let next = core.table.next_deadline();
+        let acceptors = core.acceptors.clone();
+        cx.registry.set_deadline(self.core, next);
+        for acceptor in acceptors {
+            // There is room for another connection.
+            cx.registry.again(acceptor);
+        }
+        drain::check(cx, self.core);
+    }
+}
+
+/// Tells the peer why, and closes the connection once that is written.
+pub(crate) fn fail<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    refusal: &Refusal,
+    out: &mut Vec<u8>,
+) {
+    log::warn!("connection {}: {}: {}", id.to_bits(), refusal.code, refusal.message);
+    refusal.append(0, out);
+    finish(cx.registry, id, Closed::Protocol(refusal.message.clone().into_owned()));
+}
+
+/// C0: the first frame is one HELLO or RESUME.
+#[cold]
+fn handshake<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    core: Id<Core<S>>,
+    frame: &Frame<'_>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(&MAGIC);
+    let result = match frame.header.kind {
+        Kind::Hello => hello(cx, id, core, frame.body, out),
+        Kind::Resume => resume(cx, id, core, frame.body, out),
+        kind => {
+            let message = format!("the first frame is HELLO or RESUME, not {kind:?}");
+            Err(Refusal::new(Code::Protocol, message))
+        }
+    };
+    if let Err(refusal) = result {
+        fail(cx, id, &refusal, out);
+    }
+}
+
+fn hello<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    core: Id<Core<S>>,
+    body: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let hello: Hello = codec::decode_whole(body).map_err(|error| unreadable("HELLO", &error))?;
+    let mut secret = [0; 16];
+    if let Err(error) = os::random_bytes(&mut secret) {
+        log::error!("the system gives no random bytes: {error}");
+        return Err(Refusal::new(Code::Busy, "the server cannot make a session id now"));
+    }
+    let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
+    let secret = u128::from_le_bytes(secret);
+    let (session, welcome) = this.table.open(&hello, secret, id.to_bits())?;
+    establish(cx, id, session);
+    append(Kind::Welcome, &welcome, out);
+    Ok(())
+}
+
+fn resume<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    core: Id<Core<S>>,
+    body: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let resume: Resume = codec::decode_whole(body).map_err(|error| unreadable("RESUME", &error))?;
+    let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
+    let resumption = this.table.resume(&resume, id.to_bits())?;
+    // Row 19b: with the source goes its batch, so that nothing of it is run from here on.
+    if let Some(replaced) = resumption.replaced {
+        close(cx.registry, Id::<PeerConnection<S>>::from_bits(replaced), Closed::Local("resumed"));
+    }
+    establish(cx, id, resumption.session);
+    append(Kind::Resumed, &resumption.resumed, out);
+    if let Some(this) = cx.registry.get_mut(core) {
+        this.table.append_finished(resumption.session, out);
+    }
+    Ok(())
+}
+
+fn establish<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, session: SessionKey) {
+    let Some(connection) = cx.registry.get(id) else { return };
+    let core = connection.role().core;
+    let is_in_order = cx.registry.get(core).is_some_and(|core| core.table.is_in_order(session));
+    if let Some(connection) = cx.registry.get_mut(id) {
+        connection.role_mut().session = Some(session);
+        connection.role_mut().is_in_order = is_in_order;
+    }
+}
+
+/// Appends a frame whose body is a named map.
+fn append<T: codec::Encode>(kind: Kind, body: &T, out: &mut Vec<u8>) {
+    let start = Header::new(kind, 0).begin(out);
+    body.encode(out).expect("numbers and bytes encode into a Vec");
+    frame::finish(out, start);
+}
+
+fn unreadable(which: &str, error: &codec::CodecError) -> Refusal {
+    Refusal::new(Code::Protocol, format!("the {which} does not read: {error}"))
+}
+
+fn acknowledge<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    ack: u64,
+    out: &mut Vec<u8>,
+) {
+    let Some(core) = cx.registry.get_mut(peer.core) else { return };
+    if let Err(refusal) = core.table.acknowledge(session, ack) {
+        fail(cx, id, &refusal, out);
+    }
+}
+
+fn cancel<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    seq: u64,
+    out: &mut Vec<u8>,
+) {
+    let Some(core) = cx.registry.get_mut(peer.core) else { return };
+    match core.table.cancel(session, seq) {
+        Cancelled::Held(refusal) => refusal.append(seq, out),
+        Cancelled::Nothing => {}
+        Cancelled::Running(key) => {
+            core.counts.cancelled += 1;
+            if let Some(on_cancel) = core.take_on_cancel(key) {
+                on_cancel(cx);
+            }
+        }
+    }
+}
+
+fn bye<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    ack: u64,
+) {
+    let Some(core) = cx.registry.get_mut(peer.core) else { return };
+    log::debug!("session {session:?} said goodbye at {ack}");
+    core.table.close(session);
+    finish(cx.registry, id, Closed::Local("the client said goodbye"));
+}

@@ -1,0 +1,226 @@
+//! The way of a request, from its frame to its reply in the output. This is the hot path.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceloop_protocol::error::{Code, ErrorBody};
+use onceloop_protocol::frame::{self, Flags, Frame, Header, Kind, NO_DEADLINE_MS};
+use onceloop_protocol::table::{
+    Admission, Answer, CallKey, Delivery, REPLY_COPY_BYTES_MAX, Refusal, Request, SessionKey,
+    append_error,
+};
+use onceloop_reactor::{Cx, Id, Registry};
+
+use crate::context::{CallInfo, Context};
+use crate::core::Core;
+use crate::drain;
+use crate::handler::{Ended, Handler};
+use crate::peer::{Peer, PeerConnection, fail};
+
+/// Runs a REQUEST, or answers it with what is known of it.
+#[inline]
+pub(crate) fn run<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    frame: &Frame<'_>,
+    out: &mut Vec<u8>,
+) {
+    let now = cx.registry.now();
+    let Some(core) = cx.registry.get_mut(peer.core) else { return };
+    let header = &frame.header;
+    let handlers = Rc::clone(&core.handlers);
+    let handler = handlers.find(header.method);
+    let request = Request {
+        frame: *frame,
+        connection: id.to_bits(),
+        digest: core.table.digest(header.method, frame.body),
+        is_idempotent: handler.is_some_and(|handler| handler.is_idempotent),
+        refusal: handler.is_none().then_some(Code::NoMethod),
+    };
+    match core.table.admit(session, &request, now) {
+        Admission::Run(key) => {
+            let handler = handler.expect("the table refuses what it is told to refuse");
+            start(cx, id, peer, session, key, frame, handler, out);
+        }
+        Admission::Wait => {}
+        Admission::Again(answer) => out.extend_from_slice(answer),
+        Admission::Refuse(refusal) => refusal.append(header.seq, out),
+        Admission::Close(refusal) => fail(cx, id, &refusal, out),
+    }
+}
+
+/// In-order session: runs the requests whose turn has come.
+pub(crate) fn run_held<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    out: &mut Vec<u8>,
+) {
+    loop {
+        let now = cx.registry.now();
+        let Some(core) = cx.registry.get_mut(peer.core) else { return };
+        let held = core.table.next_held(session, now);
+        let deadline = core.table.next_deadline();
+        cx.registry.set_deadline(peer.core, deadline);
+        let Some(held) = held else { return };
+        run(cx, id, peer, session, &held.frame(), out);
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the call and where it came from; used once")]
+#[inline]
+fn start<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    key: CallKey,
+    frame: &Frame<'_>,
+    handler: &Handler<S>,
+    out: &mut Vec<u8>,
+) {
+    let header = &frame.header;
+    let is_protected = !header.flags.contains(Flags::UNPROTECTED);
+    let call = CallInfo {
+        core: peer.core,
+        connection: id,
+        session: is_protected.then_some(session),
+        key: Some(key),
+        seq: header.seq,
+        deadline: deadline(cx.registry, header),
+    };
+    let begin = Header::new(Kind::Reply, header.seq).begin(out);
+    let mut context = Context { state: cx.state, registry: cx.registry, call };
+    match handler.run(frame.body, &mut context, out) {
+        Ended::Replied => deliver(cx, id, &call, begin, out),
+        Ended::Failed(error) => {
+            out.truncate(begin);
+            append_error(&error, header.seq, out);
+            deliver(cx, id, &call, begin, out);
+        }
+        Ended::Deferred => out.truncate(begin),
+        Ended::BadArguments(error) => {
+            out.truncate(begin);
+            if let Some(core) = cx.registry.get_mut(peer.core) {
+                core.table.withdraw(key);
+            }
+            let message = format!("{}: {error}", handler.info.name);
+            Refusal::new(Code::BadArguments, message).append(header.seq, out);
+        }
+    }
+}
+
+fn deadline<S>(registry: &Registry<S>, header: &Header) -> Option<std::time::Instant> {
+    let time_left = Duration::from_millis(header.time_left_ms.into());
+    (header.time_left_ms != NO_DEADLINE_MS).then(|| registry.now() + time_left)
+}
+
+/// Records the answer that stands in `out` from `begin` on, and leaves it there if it goes out by
+/// the connection `id`; otherwise it is taken out and goes where it belongs.
+#[inline]
+pub(crate) fn deliver<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    call: &CallInfo<S>,
+    begin: usize,
+    out: &mut Vec<u8>,
+) {
+    let Some(key) = call.key else { return out.truncate(begin) };
+    let Some(core) = cx.registry.get_mut(call.core) else { return out.truncate(begin) };
+    refuse_too_large(core, call.seq, begin, out);
+    frame::finish(out, begin);
+    core.counts.answered += 1;
+    if !core.on_cancel.is_empty() {
+        core.on_cancel.remove(&key.to_bits());
+    }
+    let is_draining = core.drain.is_some();
+    let here = Some(id.to_bits());
+    if out.len() - begin <= REPLY_COPY_BYTES_MAX {
+        let delivery = core.table.complete(key, Answer::Copied(&out[begin..]));
+        if delivery.connection != here {
+            send_elsewhere(cx, delivery, &out[begin..]);
+            out.truncate(begin);
+        }
+    } else {
+        let frame = Bytes::copy_from_slice(&out[begin..]);
+        out.truncate(begin);
+        let delivery = core.table.complete(key, Answer::Shared(frame.clone()));
+        send_shared(cx, delivery, frame);
+    }
+    if is_draining {
+        drain::check(cx, call.core);
+    }
+}
+
+/// A reply that no client would take becomes an error that says so: the handler has run.
+fn refuse_too_large<S>(core: &Core<S>, seq: u64, begin: usize, out: &mut Vec<u8>) {
+    let body_bytes_max = core.settings.limits.body_bytes_max;
+    let bytes = out.len() - begin;
+    if bytes > body_bytes_max {
+        out.truncate(begin);
+        let message = format!(
+            "the call ran, but its reply of {bytes} bytes is larger than the {body_bytes_max} that \
+             one frame carries: answer in pages"
+        );
+        append_error(&ErrorBody::new(Code::ApplicationError, message), seq, out);
+    }
+}
+
+#[cold]
+fn send_elsewhere<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: &[u8]) {
+    let Some(connection) = delivery.connection.map(Id::<PeerConnection<S>>::from_bits) else {
+        return;
+    };
+    if let Some(peer) = cx.registry.get_mut(connection) {
+        peer.out().extend_from_slice(frame);
+        cx.registry.touch(connection);
+    }
+}
+
+fn send_shared<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: Bytes) {
+    let Some(connection) = delivery.connection.map(Id::<PeerConnection<S>>::from_bits) else {
+        return;
+    };
+    if let Some(peer) = cx.registry.get_mut(connection) {
+        peer.push_shared(frame);
+        cx.registry.touch(connection);
+    }
+}
+
+/// Runs a NOTIFY: once at most, and whatever becomes of it, nothing is answered.
+pub(crate) fn notify<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    frame: &Frame<'_>,
+) {
+    let header = &frame.header;
+    let Some(core) = cx.registry.get_mut(peer.core) else { return };
+    let handlers = Rc::clone(&core.handlers);
+    let handler = handlers.find(header.method);
+    let (Some(handler), false, false) = (handler, core.drain.is_some(), header.time_left_ms == 0)
+    else {
+        core.counts.notifications_dropped += 1;
+        return;
+    };
+    core.counts.notifications += 1;
+    let call = CallInfo {
+        core: peer.core,
+        connection: id,
+        session: None,
+        key: None,
+        seq: header.seq,
+        deadline: deadline(cx.registry, header),
+    };
+    let mut reply = cx.registry.take_buffer();
+    let mut context = Context { state: cx.state, registry: cx.registry, call };
+    let ended = handler.run(frame.body, &mut context, &mut reply);
+    if let Ended::BadArguments(error) = ended {
+        log::debug!("a notification of {}: {error}", handler.info.name);
+    }
+    cx.registry.give_buffer(reply);
+}

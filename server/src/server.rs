@@ -1,0 +1,102 @@
+//! The handle of a server that runs.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use onceloop_endpoint::{Address, Closed, close};
+use onceloop_reactor::{Cx, Id, Listener, Registry};
+
+use crate::acceptor::Acceptor;
+use crate::builder::bind;
+use crate::core::Core;
+use crate::{Drained, Stats, drain};
+
+/// A server on a loop: an id, to be kept anywhere, the program's state included. It serves until it
+/// is drained or closed, or the loop is dropped; of a server that is gone it tells nothing.
+pub struct Server<S: 'static> {
+    core: Id<Core<S>>,
+}
+
+impl<S> Clone for Server<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S> Copy for Server<S> {}
+
+impl<S> fmt::Debug for Server<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({})", self.core.to_bits())
+    }
+}
+
+impl<S: 'static> Server<S> {
+    pub(crate) fn new(core: Id<Core<S>>) -> Self {
+        Server { core }
+    }
+
+    /// Listens at one more address.
+    ///
+    /// # Errors
+    /// If the address is none, is taken, or the server is gone or draining.
+    pub fn listen<A>(self, registry: &mut Registry<S>, address: A) -> io::Result<()>
+    where
+        A: TryInto<Address>,
+        io::Error: From<A::Error>,
+    {
+        let listener = bind(&address.try_into()?)?;
+        self.attach(registry, listener)
+    }
+
+    /// Takes over a listening socket: one that was inherited, or made with options of its own.
+    ///
+    /// # Errors
+    /// If it cannot be polled, or the server is gone or draining.
+    pub fn attach(self, registry: &mut Registry<S>, listener: Listener) -> io::Result<()> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the server is shut down");
+        if registry.get(self.core).is_none_or(|core| core.drain.is_some()) {
+            return Err(gone());
+        }
+        let acceptor = registry.insert(Acceptor::new(listener, self.core))?;
+        registry.get_mut(self.core).ok_or_else(gone)?.acceptors.push(acceptor);
+        Ok(())
+    }
+
+    /// Returns where the server listens.
+    pub fn local_addresses(self, registry: &Registry<S>) -> Vec<Address> {
+        let Some(core) = registry.get(self.core) else { return Vec::new() };
+        let listeners = core.acceptors.iter().filter_map(|&acceptor| registry.get(acceptor));
+        listeners.map(|acceptor| acceptor.listener().local_addr().into()).collect()
+    }
+
+    /// Returns the server's numbers.
+    pub fn stats(self, registry: &Registry<S>) -> Stats {
+        registry.get(self.core).map(Stats::of).unwrap_or_default()
+    }
+
+    /// Shuts down: no new connection, no new call; what runs may end, and what has ended is
+    /// written. When all connections are closed, or `within` has passed, `done` runs, once.
+    ///
+    /// Clients are told (GOAWAY); their further calls are refused as not executed.
+    pub fn drain(
+        self,
+        registry: &mut Registry<S>,
+        within: Duration,
+        done: impl FnOnce(Drained, &mut Cx<'_, S>) + 'static,
+    ) {
+        drain::start(registry, self.core, within, done);
+    }
+
+    /// Ends the server at once: its listeners and connections close, its sessions are forgotten. A
+    /// deferred call that is answered later is answered into the void.
+    pub fn close(self, registry: &mut Registry<S>) {
+        let Some(core) = registry.remove(self.core) else { return };
+        for acceptor in core.acceptors {
+            registry.remove(acceptor);
+        }
+        for (_, connection) in core.connections {
+            close(registry, connection, Closed::Local("the server was closed"));
+        }
+    }
+}
