@@ -1,6 +1,7 @@
 //! A server's process: a listener on a port of its own, one of the servers on a thread that stays
 //! on its core, and this thread, off that core, which answers the parent's questions.
 
+mod event;
 mod raw;
 mod threads;
 
@@ -48,7 +49,7 @@ fn run(options: &ServerOptions, listener: TcpListener) -> Result<std::convert::I
     }
     match options.kind {
         ServerKind::Raw => raw::run(listener, Duration::from_micros(options.spin_us)),
-        ServerKind::Event => anyhow::bail!("not here yet"),
+        ServerKind::Event => event::run(listener, limits(options.connections), options.spin_us),
         ServerKind::Threads => threads::run(&listener, limits(options.connections)),
     }
 }
