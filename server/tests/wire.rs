@@ -1,0 +1,460 @@
+//! The server at the level of its bytes: a scripted peer on a real socket.
+#![allow(missing_docs)]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use onceloop_protocol::codec::{self, Encode, EncodeArgs};
+use onceloop_protocol::cutter::{Cut, Cutter};
+use onceloop_protocol::error::{Code, ErrorBody};
+use onceloop_protocol::frame::{Flags, Header, Kind, MAGIC, MethodId};
+use onceloop_protocol::handshake::{CellReport, Hello, Order, Resume, Resumed, Welcome};
+use onceloop_protocol::limits::Limits;
+use onceloop_reactor::Reactor;
+use onceloop_server::{Builder, Responder, Server};
+
+onceloop_protocol::service! {
+    pub mod bank {
+        /// Not idempotent.
+        fn debit(amount: u64) -> u64;
+        fn later(amount: u64) -> u64;
+        fn broken();
+        fn big(bytes: u64) -> bytes::Bytes;
+        #[idempotent]
+        fn balance() -> u64;
+    }
+}
+
+#[derive(Default)]
+struct App {
+    spent: u64,
+    waiting: Vec<(u64, Responder<App, bank::later>)>,
+}
+
+/// A server and its loop, turned by hand between the peer's steps.
+struct World {
+    reactor: Reactor<App>,
+    app: App,
+    server: Server<App>,
+}
+
+impl World {
+    fn new() -> World {
+        World::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> World {
+        let mut reactor = Reactor::new().expect("a reactor");
+        let server = Builder::<App>::new()
+            .service(bank::METHODS)
+            .limits(limits)
+            .method(bank::debit, |(amount,), cx| {
+                cx.state.spent += amount;
+                Ok(cx.state.spent)
+            })
+            .deferred(bank::later, |(amount,), responder, cx| {
+                cx.state.waiting.push((amount, responder));
+            })
+            .method(bank::broken, |(), _| panic!("on purpose"))
+            .method(bank::big, |(bytes,), _| Ok(vec![7; bytes as usize].into()))
+            .method(bank::balance, |(), cx| Ok(cx.state.spent))
+            .listen(reactor.registry(), "127.0.0.1:0")
+            .expect("a server");
+        World { reactor, app: App::default(), server }
+    }
+
+    /// Turns until nothing happens.
+    fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 3 {
+            let turn = self.reactor.turn(&mut self.app, Some(Duration::from_millis(5)));
+            let turn = turn.expect("a turn");
+            quiet = if turn.events + turn.tasks == 0 { quiet + 1 } else { 0 };
+        }
+    }
+
+    fn answer_all(&mut self) {
+        let waiting = std::mem::take(&mut self.app.waiting);
+        self.reactor.registry().defer(move |cx| {
+            for (amount, responder) in waiting {
+                responder.respond(cx, Ok(amount));
+            }
+        });
+        self.settle();
+    }
+}
+
+/// One end of a connection, by hand.
+struct Wire {
+    stream: TcpStream,
+    cutter: Cutter,
+    received: Vec<u8>,
+}
+
+/// A frame that came.
+#[derive(Debug)]
+struct Got {
+    header: Header,
+    body: Vec<u8>,
+}
+
+impl Got {
+    fn code(&self) -> Option<Code> {
+        assert_eq!(self.header.kind, Kind::Error, "{self:?}");
+        let body: ErrorBody<'_> = codec::decode_whole(&self.body).expect("an error's body");
+        Code::from_wire(body.code)
+    }
+
+    fn number(&self) -> u64 {
+        assert_eq!(self.header.kind, Kind::Reply, "{self:?}");
+        codec::decode_whole(&self.body).expect("a number")
+    }
+}
+
+impl Wire {
+    fn open(world: &mut World) -> Wire {
+        let address = world.server.local_addresses(world.reactor.registry()).remove(0);
+        let stream = TcpStream::connect(address.to_string()).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        Wire { stream, cutter: Cutter::new(), received: Vec::new() }
+    }
+
+    fn hello(world: &mut World, order: Order) -> (Wire, Welcome) {
+        let mut wire = Wire::open(world);
+        let hello = Hello { version: 1, features: 0, window: 8, order, token: None };
+        wire.begin(world, Kind::Hello, &hello);
+        let welcome = wire.one(world);
+        assert_eq!(welcome.header.kind, Kind::Welcome, "{welcome:?}");
+        (wire, codec::decode_whole(&welcome.body).expect("a welcome"))
+    }
+
+    fn resume(world: &mut World, welcome: &Welcome, attachment: u32, ack: u64) -> Wire {
+        let mut wire = Wire::open(world);
+        let resume = Resume {
+            version: 1,
+            features: 0,
+            sid: welcome.sid,
+            incarnation: 0,
+            attachment,
+            ack,
+            join: false,
+            token: None,
+        };
+        wire.begin(world, Kind::Resume, &resume);
+        wire
+    }
+
+    fn begin<T: Encode>(&mut self, world: &mut World, kind: Kind, body: &T) {
+        let body = codec::encode(body).expect("it encodes");
+        let mut out = MAGIC.to_vec();
+        Header::new(kind, 0).append(&body, &mut out);
+        self.send(world, &out);
+    }
+
+    fn send(&mut self, world: &mut World, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+        world.settle();
+    }
+
+    fn call(&mut self, world: &mut World, seq: u64, ack: u64, method: &str, args: &impl EncodeArgs) {
+        let bytes = request(seq, ack, method, args);
+        self.send(world, &bytes);
+    }
+
+    /// Takes the frames that are there.
+    fn all(&mut self, world: &mut World) -> Vec<Got> {
+        world.settle();
+        self.stream.set_nonblocking(true).expect("non-blocking");
+        let mut chunk = [0; 65536];
+        while let Ok(n @ 1..) = self.stream.read(&mut chunk) {
+            self.received.extend_from_slice(&chunk[..n]);
+            world.settle();
+        }
+        self.stream.set_nonblocking(false).expect("blocking");
+        let mut input = &self.received[..];
+        let mut frames = Vec::new();
+        while let Cut::Frame(frame) = self.cutter.next(&mut input, usize::MAX) {
+            frames.push(Got { header: frame.header, body: frame.body.to_vec() });
+        }
+        self.received = input.to_vec();
+        frames
+    }
+
+    fn one(&mut self, world: &mut World) -> Got {
+        let mut frames = self.all(world);
+        assert_eq!(frames.len(), 1, "{frames:?}");
+        frames.remove(0)
+    }
+
+    fn is_closed(&mut self, world: &mut World) -> bool {
+        world.settle();
+        matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
+    }
+}
+
+fn request(seq: u64, ack: u64, method: &str, args: &impl EncodeArgs) -> Vec<u8> {
+    flagged(seq, ack, method, args, Flags::NONE)
+}
+
+fn flagged(seq: u64, ack: u64, method: &str, args: &impl EncodeArgs, flags: Flags) -> Vec<u8> {
+    let mut header = Header::new(Kind::Request, seq);
+    (header.ack, header.method, header.flags) = (ack, MethodId::of(method), flags);
+    let mut body = Vec::new();
+    args.encode_args(&mut body).expect("it encodes");
+    let mut out = Vec::new();
+    header.append(&body, &mut out);
+    out
+}
+
+#[test]
+fn a_request_sent_twice_runs_once_and_is_answered_twice() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    for _ in 0..2 {
+        wire.call(&mut world, 1, 0, "bank.debit", &(10u64,));
+        assert_eq!(wire.one(&mut world).number(), 10);
+    }
+    assert_eq!(world.app.spent, 10);
+}
+
+#[test]
+fn a_retry_over_another_connection_gets_the_first_answer() {
+    let mut world = World::new();
+    let (mut first, welcome) = Wire::hello(&mut world, Order::Unordered);
+    first.call(&mut world, 1, 0, "bank.debit", &(10u64,));
+    drop(first); // the answer is lost
+    let mut second = Wire::resume(&mut world, &welcome, 1, 0);
+    let frames = second.all(&mut world);
+    assert_eq!(frames[0].header.kind, Kind::Resumed);
+    let resumed: Resumed = codec::decode_whole(&frames[0].body).expect("a RESUMED");
+    assert_eq!(resumed.report(1), CellReport::Finished);
+    assert_eq!((frames[1].header.seq, frames[1].number()), (1, 10));
+    second.call(&mut world, 1, 0, "bank.debit", &(10u64,));
+    assert_eq!(second.one(&mut world).number(), 10);
+    assert_eq!(world.app.spent, 10);
+}
+
+#[test]
+fn a_call_that_runs_while_its_client_is_away_is_answered_when_it_comes_back() {
+    let mut world = World::new();
+    let (mut first, welcome) = Wire::hello(&mut world, Order::Unordered);
+    first.call(&mut world, 1, 0, "bank.later", &(3u64,));
+    drop(first);
+    let mut second = Wire::resume(&mut world, &welcome, 1, 0);
+    let resumed: Resumed = codec::decode_whole(&second.one(&mut world).body).expect("a RESUMED");
+    assert_eq!(resumed.report(1), CellReport::Running);
+    second.call(&mut world, 1, 0, "bank.later", &(3u64,));
+    assert_eq!(world.app.waiting.len(), 1, "the copy waits for the first");
+    world.answer_all();
+    assert_eq!(second.one(&mut world).number(), 3);
+}
+
+#[test]
+fn a_replaced_connection_is_closed_and_what_it_still_sends_does_not_run() {
+    let mut world = World::new();
+    let (mut first, welcome) = Wire::hello(&mut world, Order::Unordered);
+    let mut second = Wire::resume(&mut world, &welcome, 1, 0);
+    assert_eq!(second.one(&mut world).header.kind, Kind::Resumed);
+    let _ = first.stream.write_all(&request(1, 0, "bank.debit", &(10u64,)));
+    assert!(first.is_closed(&mut world));
+    assert_eq!(world.app.spent, 0);
+    let mut late = Wire::resume(&mut world, &welcome, 1, 0);
+    assert_eq!(late.one(&mut world).code(), Some(Code::Fenced));
+    assert!(late.is_closed(&mut world));
+    second.call(&mut world, 1, 0, "bank.debit", &(1u64,));
+    assert_eq!(second.one(&mut world).number(), 1, "the newest connection lives");
+}
+
+#[test]
+fn a_session_of_nobody_and_a_wrong_secret_get_the_same_answer() {
+    let mut world = World::new();
+    let (_first, welcome) = Wire::hello(&mut world, Order::Unordered);
+    let mut forged = welcome.clone();
+    forged.sid.secret ^= 1;
+    let mut unknown = welcome.clone();
+    unknown.sid.place = 99 << 32 | 99;
+    let bodies = [forged, unknown].map(|welcome| {
+        let got = Wire::resume(&mut world, &welcome, 1, 0).one(&mut world);
+        assert_eq!(got.code(), Some(Code::SessionUnknown));
+        got.body
+    });
+    assert_eq!(bodies[0], bodies[1]);
+}
+
+#[test]
+fn a_panic_is_caught_and_is_the_recorded_answer() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    for _ in 0..2 {
+        wire.call(&mut world, 1, 0, "bank.broken", &());
+        assert_eq!(wire.one(&mut world).code(), Some(Code::ApplicationError));
+    }
+    wire.call(&mut world, 2, 1, "bank.balance", &());
+    assert_eq!(wire.one(&mut world).number(), 0);
+}
+
+#[test]
+fn refusals_do_not_consume_the_xid() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    wire.call(&mut world, 1, 0, "bank.nothing", &());
+    assert_eq!(wire.one(&mut world).code(), Some(Code::NoMethod));
+    wire.call(&mut world, 1, 0, "bank.debit", &("ten",));
+    assert_eq!(wire.one(&mut world).code(), Some(Code::BadArguments));
+    let unprotected = flagged(1, 0, "bank.debit", &(1u64,), Flags::UNPROTECTED);
+    wire.send(&mut world, &unprotected);
+    assert_eq!(wire.one(&mut world).code(), Some(Code::NotProtected));
+    wire.call(&mut world, 1, 0, "bank.debit", &(10u64,));
+    assert_eq!(wire.one(&mut world).number(), 10);
+    wire.call(&mut world, 1, 0, "bank.debit", &(11u64,));
+    assert_eq!(wire.one(&mut world).code(), Some(Code::XidReused));
+    assert_eq!(world.app.spent, 10);
+}
+
+#[test]
+fn a_body_that_is_too_large_is_skipped_and_the_connection_lives() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    let mut huge = Vec::new();
+    Header::new(Kind::Request, 1).append(&vec![0; 3 << 20], &mut huge);
+    // In pieces, as a network would bring it.
+    for piece in huge.chunks(100_000) {
+        wire.send(&mut world, piece);
+    }
+    assert_eq!(wire.one(&mut world).code(), Some(Code::TooLarge));
+    let mut malformed = Vec::new();
+    Header::new(Kind::Request, 1).append(&[0x91, 0x91], &mut malformed);
+    wire.send(&mut world, &malformed);
+    assert_eq!(wire.one(&mut world).code(), Some(Code::Malformed));
+    wire.call(&mut world, 1, 0, "bank.debit", &(1u64,));
+    assert_eq!(wire.one(&mut world).number(), 1);
+}
+
+#[test]
+fn a_large_request_and_a_large_reply_come_through_in_pieces() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    wire.call(&mut world, 1, 0, "bank.big", &(1_000_000u64,));
+    let reply = wire.one(&mut world);
+    let bytes: bytes::Bytes = codec::decode_whole(&reply.body).expect("bytes");
+    assert_eq!(bytes.len(), 1_000_000);
+    let padded = request(2, 1, "bank.debit", &(bytes,));
+    for piece in padded.chunks(70_000) {
+        wire.send(&mut world, piece);
+    }
+    assert_eq!(wire.one(&mut world).code(), Some(Code::BadArguments), "whole, but not a number");
+    wire.call(&mut world, 3, 1, "bank.big", &(2_000_000u64,));
+    assert_eq!(wire.one(&mut world).code(), Some(Code::ApplicationError), "no frame carries that");
+}
+
+#[test]
+fn a_frame_cut_at_every_byte_is_one_call() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    for byte in request(1, 0, "bank.debit", &(10u64,)) {
+        wire.stream.write_all(&[byte]).expect("the server reads");
+        world.reactor.turn(&mut world.app, Some(Duration::from_millis(50))).expect("a turn");
+    }
+    assert_eq!(wire.one(&mut world).number(), 10);
+}
+
+#[test]
+fn after_a_fin_what_was_asked_is_answered() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    let mut both = request(1, 0, "bank.later", &(4u64,));
+    both.extend(request(2, 0, "bank.debit", &(10u64,)));
+    wire.stream.write_all(&both).expect("the server reads");
+    wire.stream.shutdown(Shutdown::Write).expect("a FIN");
+    let mut frames = wire.all(&mut world);
+    assert_eq!((frames.len(), frames[0].header.seq), (1, 2));
+    world.answer_all();
+    frames = wire.all(&mut world);
+    assert_eq!((frames.len(), frames[0].number()), (1, 4));
+    assert!(wire.is_closed(&mut world));
+    assert_eq!(world.server.stats(world.reactor.registry()).connections, 0);
+}
+
+#[test]
+fn an_http_client_is_told_in_its_own_words() {
+    let mut world = World::new();
+    let mut wire = Wire::open(&mut world);
+    wire.send(&mut world, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut text = String::new();
+    wire.stream.read_to_string(&mut text).expect("text");
+    assert!(text.starts_with("HTTP/1.0 400") && text.contains("Onceloop"), "{text}");
+}
+
+#[test]
+fn a_second_hello_is_an_error_of_the_client() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    let mut again = Vec::new();
+    Header::new(Kind::Hello, 0).append(&[0xc0], &mut again);
+    wire.send(&mut world, &again);
+    assert_eq!(wire.one(&mut world).code(), Some(Code::Protocol));
+    assert!(wire.is_closed(&mut world));
+}
+
+#[test]
+fn in_order_sessions_run_by_seq_however_requests_come() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::InOrder);
+    wire.call(&mut world, 3, 0, "bank.debit", &(100u64,));
+    wire.call(&mut world, 2, 0, "bank.later", &(5u64,));
+    assert!(wire.all(&mut world).is_empty(), "both wait for the first");
+    wire.call(&mut world, 1, 0, "bank.debit", &(1u64,));
+    assert_eq!(wire.one(&mut world).header.seq, 1);
+    assert_eq!((world.app.waiting.len(), world.app.spent), (1, 1), "the third waits on");
+    world.answer_all();
+    let frames = wire.all(&mut world);
+    assert_eq!(frames.iter().map(|frame| frame.header.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(world.app.spent, 101);
+}
+
+#[test]
+fn a_responder_that_is_dropped_answers_with_an_error() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    wire.call(&mut world, 1, 0, "bank.later", &(5u64,));
+    world.app.waiting.clear();
+    assert_eq!(wire.one(&mut world).code(), Some(Code::ApplicationError));
+}
+
+#[test]
+fn a_drain_answers_what_runs_and_refuses_what_is_new() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    wire.call(&mut world, 1, 0, "bank.later", &(5u64,));
+    let server = world.server;
+    server.drain(world.reactor.registry(), Duration::from_secs(60), |drained, cx| {
+        assert_eq!(drained.unfinished, 0);
+        cx.state.spent = 42;
+    });
+    assert_eq!(wire.one(&mut world).header.kind, Kind::GoAway);
+    wire.call(&mut world, 2, 0, "bank.debit", &(5u64,));
+    assert_eq!(wire.one(&mut world).code(), Some(Code::Draining));
+    world.answer_all();
+    assert_eq!(wire.one(&mut world).number(), 5);
+    assert!(wire.is_closed(&mut world));
+    drop(wire);
+    world.settle();
+    assert_eq!(world.app.spent, 42, "the drain is over");
+}
+
+#[test]
+fn more_connections_than_allowed_wait_until_there_is_room() {
+    let mut limits = Limits::default();
+    limits.connections_max = 2;
+    let mut world = World::with(limits);
+    let (first, _) = Wire::hello(&mut world, Order::Unordered);
+    let (_second, _) = Wire::hello(&mut world, Order::Unordered);
+    let mut third = Wire::open(&mut world);
+    let hello =
+        Hello { version: 1, features: 0, window: 8, order: Order::Unordered, token: None };
+    third.begin(&mut world, Kind::Hello, &hello);
+    assert!(third.all(&mut world).is_empty());
+    drop(first);
+    assert_eq!(third.one(&mut world).header.kind, Kind::Welcome);
+}
