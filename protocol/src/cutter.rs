@@ -8,6 +8,9 @@ use std::fmt;
 
 use crate::frame::{Frame, HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC};
 
+#[cfg(test)]
+mod tests;
+
 /// A longer frame is not skipped: the connection cannot be told from one that has lost its framing.
 pub const FRAME_SKIP_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -59,7 +62,8 @@ impl Cutter {
         let Some(length) = input.first_chunk::<LENGTH_BYTES>() else {
             return Cut::NeedMore(LENGTH_BYTES);
         };
-        let total = LENGTH_BYTES + u32::from_be_bytes(*length) as usize;
+        // On a 32-bit machine 4 GiB do not fit; what is lost thereby is far beyond any limit.
+        let total = LENGTH_BYTES.saturating_add(u32::from_be_bytes(*length) as usize);
         let Some(fixed) = input.first_chunk::<HEADER_BYTES>() else {
             return match total {
                 0..HEADER_BYTES => Cut::Lost(FramingError::TooShort { bytes: total }),
@@ -211,8 +215,19 @@ pub enum Stranger {
 
 impl Stranger {
     fn of(input: &[u8]) -> Stranger {
-        const VERBS: [&[u8]; 9] = [
-            b"CONNECT", b"DELETE", b"GET", b"HEAD", b"HTTP", b"OPTIONS", b"PATCH", b"POST", b"PUT",
+        // `PRI` begins HTTP/2, `HTTP` a server's answer.
+        const VERBS: [&[u8]; 11] = [
+            b"CONNECT ",
+            b"DELETE ",
+            b"GET ",
+            b"HEAD ",
+            b"HTTP/",
+            b"OPTIONS ",
+            b"PATCH ",
+            b"POST ",
+            b"PRI ",
+            b"PUT ",
+            b"TRACE ",
         ];
         match input {
             [0x16, ..] => Stranger::Tls,
