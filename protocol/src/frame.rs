@@ -98,6 +98,7 @@ pub enum Kind {
 
 impl Kind {
     /// Returns the kind with this number, if there is one.
+    #[inline]
     pub const fn from_wire(number: u8) -> Option<Kind> {
         Some(match number {
             1 => Kind::Hello,
@@ -120,6 +121,7 @@ impl Kind {
     }
 
     /// Returns how many bytes stand before the body.
+    #[inline]
     pub const fn header_bytes(self) -> usize {
         match self {
             Kind::Request | Kind::Notify => CALL_HEADER_BYTES,
@@ -193,6 +195,7 @@ impl Header {
 
     /// Appends the header of a frame to `out`, its length not yet known, and returns where the
     /// frame starts. The body is appended next; [`finish`] then writes the length.
+    #[inline]
     pub fn begin(&self, out: &mut Vec<u8>) -> usize {
         let start = out.len();
         let mut bytes = [0; CALL_HEADER_BYTES];
@@ -210,6 +213,7 @@ impl Header {
     ///
     /// # Panics
     /// If the frame is 4 GiB or longer.
+    #[inline]
     pub fn append(&self, body: &[u8], out: &mut Vec<u8>) {
         let start = self.begin(out);
         out.extend_from_slice(body);
@@ -219,6 +223,7 @@ impl Header {
     /// Reads the header at the front of a whole frame; `frame` starts with the length field.
     ///
     /// Returns `None` if the kind is unknown or the frame is shorter than its kind's header.
+    #[inline]
     pub fn read(frame: &[u8]) -> Option<Header> {
         let fixed: &[u8; HEADER_BYTES] = frame.first_chunk()?;
         let kind = Kind::from_wire(fixed[4])?;
@@ -238,6 +243,7 @@ impl Header {
 ///
 /// # Panics
 /// If the frame is 4 GiB or longer.
+#[inline]
 pub fn finish(out: &mut [u8], start: usize) {
     let length = out.len() - start - LENGTH_BYTES;
     let length = u32::try_from(length).expect("bodies are bounded far below 4 GiB");
@@ -249,6 +255,7 @@ pub fn finish(out: &mut [u8], start: usize) {
 ///
 /// # Panics
 /// If `request` is shorter than the header of a call.
+#[inline]
 pub fn restamp(request: &mut [u8], ack: u64, time_left_ms: u32) {
     request[16..24].copy_from_slice(&ack.to_le_bytes());
     request[32..36].copy_from_slice(&time_left_ms.to_le_bytes());
@@ -271,6 +278,7 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
