@@ -3,7 +3,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onceloop_protocol::cutter::Cutter;
@@ -142,6 +142,12 @@ impl<R> Connection<R> {
     /// connection.
     pub fn is_congested(&self) -> bool {
         self.output.len() > self.settings.limits.output_bytes_mark
+    }
+
+    /// Returns when bytes last came, to the millisecond.
+    pub fn last_received(&self, now: Instant) -> Instant {
+        let ms = self.settings.ticks(now).wrapping_sub(self.received_at);
+        now.checked_sub(Duration::from_millis(ms.into())).unwrap_or(now)
     }
 
     /// Returns the limits in force.
