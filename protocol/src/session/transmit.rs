@@ -34,11 +34,12 @@ impl<T> Session<T> {
         }
     }
 
-    /// Returns whether [`Session::transmit`] has calls to send that only the output mark can have
-    /// held up.
-    pub fn wants_transmit(&self) -> bool {
-        let sends = !self.resends.is_empty() || (self.queued > 0 && self.may_send_first());
-        matches!(self.link, Link::Up { draining: false }) && sends
+    /// Returns whether there are calls to send that only the output mark has held up.
+    pub fn wants_transmit(&self, now: Instant) -> bool {
+        matches!(self.link, Link::Up { draining: false })
+            && (!self.resends.is_empty()
+                || (self.queued > 0 && self.may_send_first())
+                || (!self.retries.is_empty() && self.budget.next_at() <= now))
     }
 
     /// Returns whether the server closes this connection soon and nothing is out on it: the driver

@@ -163,9 +163,9 @@ fn above_the_output_mark_calls_wait() {
         bench.try_call(attached, 600).unwrap();
     }
     assert_eq!(bench.requested(), [1, 2]);
-    assert!(bench.session.wants_transmit());
+    assert!(bench.session.wants_transmit(bench.now));
     assert_eq!(bench.requested(), [3, 4]);
-    assert!(!bench.session.wants_transmit());
+    assert!(!bench.session.wants_transmit(bench.now));
 }
 
 #[test]

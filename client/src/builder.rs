@@ -1,0 +1,116 @@
+//! What is chosen for a client before it connects.
+
+use std::error::Error;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceloop_endpoint::{Address, Settings};
+use onceloop_protocol::handshake::Order;
+use onceloop_protocol::limits::Limits;
+use onceloop_protocol::session::Session;
+use onceloop_reactor::{Cx, Registry, os};
+
+use crate::connecting::Targets;
+use crate::core::{Core, OnState};
+use crate::{Client, State};
+
+/// Makes a [`Client`].
+pub struct Builder<S: 'static> {
+    limits: Limits,
+    order: Order,
+    token: Option<Bytes>,
+    keepalive: Option<Duration>,
+    on_state: Option<OnState<S>>,
+}
+
+impl<S: 'static> Builder<S> {
+    pub(crate) fn new() -> Builder<S> {
+        Builder {
+            limits: Limits::default(),
+            order: Order::Unordered,
+            token: None,
+            keepalive: None,
+            on_state: None,
+        }
+    }
+
+    /// Sets every bound of the client.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how many calls may be unacknowledged; more wait. A power of two, at most
+    /// `Limits::window_max`; another number is rounded up. The server may grant fewer.
+    #[must_use]
+    pub fn window(mut self, calls: u32) -> Self {
+        self.limits.window = calls.max(1);
+        self
+    }
+
+    /// Sets in which order the server runs this client's calls. Those made at least once are
+    /// outside any order.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets what proves to the server who this is, where it asks.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Bytes>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Has the system probe an idle TCP connection after this time. The protocol's own PING does so
+    /// already; this is for what stands in between.
+    #[must_use]
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.keepalive = Some(idle);
+        self
+    }
+
+    /// Sets what is told of each change of state: it runs in a task phase and may do anything.
+    #[must_use]
+    pub fn on_state(mut self, on_state: impl FnMut(&State, &mut Cx<'_, S>) + 'static) -> Self {
+        self.on_state = Some(Box::new(on_state));
+        self
+    }
+
+    /// Makes the client, which connects in the turns that come: `host:port`, `[::1]:port`,
+    /// `unix:/path`, or a `SocketAddr`.
+    ///
+    /// The server need not be there yet: calls wait, and attempts go on, until the client is
+    /// closed.
+    ///
+    /// # Errors
+    /// If the address is none, or the system gives no random bytes.
+    pub fn connect<A>(self, registry: &mut Registry<S>, address: A) -> io::Result<Client<S>>
+    where
+        A: TryInto<Address>,
+        A::Error: Error + Send + Sync + 'static,
+    {
+        let address = address
+            .try_into()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let mut seed = [0; 8];
+        os::random_bytes(&mut seed)?;
+        let now = registry.now();
+        let seed = u64::from_le_bytes(seed);
+        let session = Session::new(self.limits.clone(), self.order, self.token, seed, now);
+        // The session bounds the output. A client that stopped reading, as a server does, could wait
+        // for a server that waits for it.
+        let mut limits = self.limits;
+        limits.output_bytes_mark = usize::MAX;
+        let settings = Rc::new(Settings::new(limits, now));
+        let targets = Targets::new(address);
+        let core = Core::new(session, targets, settings, self.keepalive, self.on_state);
+        let id = registry.insert(core)?;
+        Core::connect_if_due(registry, id);
+        Ok(Client::of(id))
+    }
+}

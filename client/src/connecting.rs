@@ -1,0 +1,161 @@
+//! How a client comes to a connection: names are looked up off the loop, addresses tried in turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use onceloop_endpoint::{Address, Closed, Connection};
+use onceloop_reactor::{Id, Registry, Stream};
+
+use crate::State;
+use crate::core::{Core, Link};
+use crate::role::ClientRole;
+
+/// Where to connect to, and what of it is left to try in this round.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    address: Address,
+    /// What the name was resolved to and has not been tried.
+    candidates: VecDeque<SocketAddr>,
+}
+
+/// What to try next.
+enum Target {
+    Resolve(Address),
+    Stream(io::Result<Stream>),
+}
+
+impl Targets {
+    pub(crate) fn new(address: Address) -> Targets {
+        Targets { address, candidates: VecDeque::new() }
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Begins a new round, in which the name is looked up again.
+    pub(crate) fn forget(&mut self) {
+        self.candidates.clear();
+    }
+
+    fn next(&mut self) -> Target {
+        match (&self.address, self.candidates.pop_front()) {
+            (Address::Unix(path), _) => Target::Stream(Stream::connect_unix(path)),
+            (Address::Tcp(address), _) => Target::Stream(Stream::connect(address)),
+            (_, Some(address)) => Target::Stream(Stream::connect(&address)),
+            (address, None) => Target::Resolve(address.clone()),
+        }
+    }
+}
+
+impl<S: 'static> Core<S> {
+    /// Opens a connection if the session wants one now.
+    pub(crate) fn connect_if_due(registry: &mut Registry<S>, id: Id<Self>) {
+        let now = registry.now();
+        while let Some(core) = registry.get_mut(id)
+            && matches!(core.link, Link::Down)
+            && core.session.connect_at().is_some_and(|at| at <= now)
+        {
+            if core.targets.candidates.is_empty() {
+                core.change(State::Connecting);
+            }
+            let result = match core.targets.next() {
+                Target::Resolve(address) => Self::resolve(registry, id, address),
+                Target::Stream(Ok(stream)) => Self::open(registry, id, stream),
+                Target::Stream(Err(error)) => Err(error),
+            };
+            if let Err(error) = result {
+                Self::attempt_failed(registry, id, &Closed::ConnectFailed(error).to_string());
+            }
+        }
+        Self::arm(registry, id);
+    }
+
+    fn resolve(registry: &mut Registry<S>, id: Id<Self>, address: Address) -> io::Result<()> {
+        let job = move || address.resolve();
+        registry
+            .offload(job, move |resolved, cx| {
+                let resolved = resolved.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+                Self::on_resolved(cx.registry, id, resolved);
+            })
+            .map_err(io::Error::other)?;
+        if let Some(core) = registry.get_mut(id) {
+            core.link = Link::Resolving;
+        }
+        Ok(())
+    }
+
+    fn on_resolved(
+        registry: &mut Registry<S>,
+        id: Id<Self>,
+        resolved: io::Result<Vec<SocketAddr>>,
+    ) {
+        let Some(core) = registry.get_mut(id) else { return };
+        if !matches!(core.link, Link::Resolving) {
+            return;
+        }
+        core.link = Link::Down;
+        match resolved {
+            Ok(addresses) if addresses.is_empty() => {
+                let why = format!("{} has no address", core.targets.address);
+                Self::attempt_failed(registry, id, &why);
+            }
+            Ok(addresses) => core.targets.candidates = addresses.into(),
+            Err(error) => {
+                let why = format!("{} cannot be resolved: {error}", core.targets.address);
+                Self::attempt_failed(registry, id, &why);
+            }
+        }
+        Self::connect_if_due(registry, id);
+    }
+
+    fn open(registry: &mut Registry<S>, id: Id<Self>, mut stream: Stream) -> io::Result<()> {
+        let Some(core) = registry.get_mut(id) else { return Ok(()) };
+        let settings = core.settings.clone();
+        if let Some(idle) = core.keepalive
+            && let Err(error) = stream.set_keepalive(Some(idle))
+        {
+            log::warn!("no keepalive: {error}");
+        }
+        let role = ClientRole::new(id);
+        let connection = Connection::insert(registry, stream, role, settings, true)?;
+        if let Some(core) = registry.get_mut(id) {
+            core.link = Link::Connecting(connection);
+        }
+        Ok(())
+    }
+
+    /// Notes that an attempt came to nothing. The session hears of it when nothing is left to try.
+    pub(crate) fn attempt_failed(registry: &mut Registry<S>, id: Id<Self>, why: &str) {
+        let Some(core) = registry.get_mut(id) else { return };
+        core.link = Link::Down;
+        if core.targets.candidates.is_empty() {
+            Self::lost(registry, id, why);
+        } else {
+            log::debug!("client of {}: {why}; trying its next address", core.targets.address);
+        }
+    }
+
+    /// Gives up the connection there is, and tells the session.
+    pub(crate) fn disconnect(registry: &mut Registry<S>, id: Id<Self>, why: Closed) {
+        let Some(core) = registry.get_mut(id) else { return };
+        let link = std::mem::replace(&mut core.link, Link::Down);
+        Self::lost(registry, id, &why.to_string());
+        if let Link::Open(connection) | Link::Connecting(connection) = link {
+            onceloop_endpoint::close(registry, connection, why);
+        }
+        Self::connect_if_due(registry, id);
+    }
+
+    /// Tells the session, and the program, that there is no connection.
+    pub(crate) fn lost(registry: &mut Registry<S>, id: Id<Self>, why: &str) {
+        let now = registry.now();
+        let Some(core) = registry.get_mut(id) else { return };
+        core.take_events();
+        core.session.on_disconnected(why, now);
+        let Some(connect_at) = core.session.connect_at() else { return };
+        let retry_in = connect_at.saturating_duration_since(now);
+        core.change(State::Disconnected { why: why.to_owned(), retry_in });
+    }
+}

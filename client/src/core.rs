@@ -1,0 +1,295 @@
+//! The heart of a client: its session, and what drives it.
+//!
+//! A [`Core`] is a source without a descriptor. Calls and frames find it by its id, use its session
+//! and are done with it before any continuation runs; what ended without a frame, and changes of
+//! state, are handed out in its own dispatch, a turn later.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use onceloop_endpoint::{Closed, Connection, Settings};
+use onceloop_protocol::error::{Code, Fault};
+use onceloop_protocol::frame::MethodId;
+use onceloop_protocol::session::{Answer, CallKey, Event, Session};
+use onceloop_reactor::{Cx, Id, Input, Io, Pollable, Registry, Source};
+
+use crate::connecting::Targets;
+use crate::options::Request;
+use crate::role::ClientRole;
+use crate::{CallOptions, State};
+
+/// What runs when a call has ended.
+pub(crate) type Continuation<S> = Box<dyn for<'a, 'b, 'c> FnOnce(Answer<'a>, &'b mut Cx<'c, S>)>;
+
+/// What runs when the state changes.
+pub(crate) type OnState<S> = Box<dyn for<'a, 'b, 'c> FnMut(&'a State, &'b mut Cx<'c, S>)>;
+
+/// How soon output that was held up is looked at again: the peer reads, or it does not; either way a
+/// look is cheap.
+const CONGESTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// A key that names no call, for one that was refused.
+const NO_CALL: CallKey = CallKey::from_bits(u64::MAX);
+
+/// What stands between the session and its server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Link<S: 'static> {
+    /// Nothing.
+    Down,
+    /// A name is being looked up.
+    Resolving,
+    /// A connection is on its way.
+    Connecting(Id<Connection<ClientRole<S>>>),
+    /// A connection is there; the session knows it.
+    Open(Id<Connection<ClientRole<S>>>),
+}
+
+/// One client.
+pub(crate) struct Core<S: 'static> {
+    pub(crate) session: Session<Continuation<S>>,
+    pub(crate) link: Link<S>,
+    pub(crate) targets: Targets,
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) keepalive: Option<Duration>,
+    /// Where the client stands, as it was last said to the program.
+    pub(crate) state: State,
+    /// Changes of state that the program has not been told.
+    changes: VecDeque<State>,
+    pub(crate) on_state: Option<OnState<S>>,
+    /// When the deadline fires that is armed.
+    armed: Option<Instant>,
+    /// When to try again to send what the output had no room for.
+    congested_until: Option<Instant>,
+}
+
+impl<S: 'static> Core<S> {
+    pub(crate) fn new(
+        session: Session<Continuation<S>>,
+        targets: Targets,
+        settings: Rc<Settings>,
+        keepalive: Option<Duration>,
+        on_state: Option<OnState<S>>,
+    ) -> Core<S> {
+        Core {
+            session,
+            link: Link::Down,
+            targets,
+            settings,
+            keepalive,
+            state: State::Connecting,
+            changes: VecDeque::new(),
+            on_state,
+            armed: None,
+            congested_until: None,
+        }
+    }
+
+    /// Takes a call and sends it, if it may be sent now.
+    #[inline]
+    pub(crate) fn call<E: Display>(
+        registry: &mut Registry<S>,
+        id: Id<Self>,
+        request: &Request,
+        continuation: Continuation<S>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> CallKey {
+        let now = registry.now();
+        let taken = match registry.get_mut(id) {
+            Some(core) => {
+                let spec = request.spec(&core.settings.limits, now);
+                core.session.call(spec, continuation, encode)
+            }
+            None => Err((continuation, closed())),
+        };
+        match taken {
+            Ok(key) => {
+                Self::pump(registry, id);
+                key
+            }
+            Err((continuation, fault)) => {
+                registry.defer(move |cx| continuation(Answer::NotExecuted(fault), cx));
+                NO_CALL
+            }
+        }
+    }
+
+    pub(crate) fn notify<E: Display>(
+        registry: &mut Registry<S>,
+        id: Id<Self>,
+        method: MethodId,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), Fault> {
+        let now = registry.now();
+        let core = registry.get_mut(id).ok_or_else(closed)?;
+        let deadline = CallOptions::new().until(&core.settings.limits, now);
+        core.session.notify(method, deadline, encode)?;
+        Self::pump(registry, id);
+        Ok(())
+    }
+
+    pub(crate) fn cancel(registry: &mut Registry<S>, id: Id<Self>, key: CallKey) -> bool {
+        let is_open = registry.get_mut(id).is_some_and(|core| core.session.cancel(key));
+        if is_open {
+            Self::pump(registry, id);
+        }
+        is_open
+    }
+
+    /// Says BYE and ends every call; the core is removed once that has been told.
+    pub(crate) fn close(registry: &mut Registry<S>, id: Id<Self>) {
+        let mut bye = registry.take_buffer();
+        let Some(core) = registry.get_mut(id) else { return registry.give_buffer(bye) };
+        core.session.close(&mut bye);
+        let link = std::mem::replace(&mut core.link, Link::Down);
+        if let Link::Open(connection) | Link::Connecting(connection) = link {
+            if let Some(open) = registry.get_mut(connection) {
+                open.out().extend_from_slice(&bye);
+            }
+            onceloop_endpoint::finish(registry, connection, Closed::Local("closed"));
+        }
+        registry.give_buffer(bye);
+        registry.wake(id);
+    }
+
+    /// Sends what may be sent now, and sees to it that what is due later is not forgotten.
+    #[inline]
+    pub(crate) fn pump(registry: &mut Registry<S>, id: Id<Self>) {
+        let now = registry.now();
+        let Some(core) = registry.get(id) else { return };
+        if let Link::Open(connection) = core.link
+            && let Some((core, open)) = registry.get2_mut(id, connection)
+        {
+            let out = open.out();
+            let before = out.len();
+            core.session.transmit(now, out);
+            let has_written = out.len() > before;
+            let waits_for_room = core.session.wants_transmit(now);
+            core.congested_until = waits_for_room.then(|| now + CONGESTION_PAUSE);
+            if has_written {
+                registry.touch(connection);
+            }
+        }
+        Self::arm(registry, id);
+    }
+
+    /// Arms the deadline if something is due before it, and has news handed out.
+    pub(crate) fn arm(registry: &mut Registry<S>, id: Id<Self>) {
+        let Some(core) = registry.get_mut(id) else { return };
+        let connect_at = match core.link {
+            Link::Down => core.session.connect_at(),
+            _ => None,
+        };
+        let next = [core.session.next_deadline(), connect_at, core.congested_until];
+        // While there is no room, what is due cannot leave: that is no reason to look all the time.
+        let next = next.into_iter().flatten().min().max(core.congested_until);
+        let has_news = core.session.has_news() || !core.changes.is_empty();
+        // A deadline that comes too early costs a look; moving it with each call would cost more.
+        let is_sooner = next.is_some_and(|next| core.armed.is_none_or(|armed| next < armed));
+        if is_sooner {
+            core.armed = next;
+            registry.set_deadline(id, next);
+        }
+        if has_news {
+            registry.wake(id);
+        }
+    }
+
+    /// Notes a change of state; the program is told in the next dispatch.
+    pub(crate) fn change(&mut self, state: State) {
+        self.changes.push_back(state);
+    }
+
+    /// Takes over what the session has to tell.
+    pub(crate) fn take_events(&mut self) {
+        while let Some(event) = self.session.next_event() {
+            match event {
+                Event::Ready { resumed } => self.change(State::Connected { resumed }),
+                Event::Draining => self.change(State::Draining),
+                Event::SessionLost => log::warn!(
+                    "the server at {} does not know this client's session any more",
+                    self.targets.address()
+                ),
+                _ => {}
+            }
+        }
+    }
+
+    /// Tells the program of one change of state; returns whether there was one.
+    fn tell_change(cx: &mut Cx<'_, S>, id: Id<Self>) -> bool {
+        let Some(core) = cx.registry.get_mut(id) else { return false };
+        core.take_events();
+        let Some(state) = core.changes.pop_front() else { return false };
+        log::info!("client of {}: {state}", core.targets.address());
+        core.state = state.clone();
+        if let Some(mut on_state) = core.on_state.take() {
+            // A callback that panics is told of the next change all the same.
+            let result = catch_unwind(AssertUnwindSafe(|| on_state(&state, cx)));
+            if let Some(core) = cx.registry.get_mut(id) {
+                core.on_state = Some(on_state);
+            }
+            if let Err(panic) = result {
+                resume_unwind(panic);
+            }
+        }
+        true
+    }
+
+    /// Removes a core that was closed, when all its calls have been answered.
+    fn end(cx: &mut Cx<'_, S>, id: Id<Self>) {
+        let is_closed = cx
+            .registry
+            .get(id)
+            .is_some_and(|core| core.session.state() == onceloop_protocol::session::State::Closed);
+        if !is_closed {
+            return;
+        }
+        let Some(mut core) = cx.registry.remove(id) else { return };
+        if let Some(on_state) = &mut core.on_state {
+            on_state(&State::Closed, cx);
+        }
+    }
+}
+
+/// The fault of a call on a client that is gone.
+pub(crate) fn closed() -> Fault {
+    Fault::new(Code::Cancelled, "the client is closed")
+}
+
+impl<S: 'static> Source<S> for Core<S> {
+    fn pollable(&mut self) -> Pollable<'_> {
+        Pollable::Nothing
+    }
+
+    fn handle_io(&mut self, _io: &mut Io<'_>) {}
+
+    fn dispatch(cx: &mut Cx<'_, S>, id: Id<Self>, _input: &mut Input<'_>) {
+        while Self::tell_change(cx, id) {}
+        while let Some((continuation, answer)) =
+            cx.registry.get_mut(id).and_then(|core| core.session.next_ended())
+        {
+            continuation(answer, cx);
+        }
+        Self::end(cx, id);
+    }
+
+    fn on_deadline(cx: &mut Cx<'_, S>, id: Id<Self>) {
+        let now = cx.registry.now();
+        let Some(core) = cx.registry.get_mut(id) else { return };
+        core.armed = None;
+        if let Link::Open(connection) = core.link
+            && let Some((core, open)) = cx.registry.get2_mut(id, connection)
+        {
+            core.session.on_bytes(open.last_received(now));
+        }
+        let Some(core) = cx.registry.get_mut(id) else { return };
+        let result = core.session.on_deadline(now);
+        if let Err(fault) = result {
+            Self::disconnect(cx.registry, id, Closed::Protocol(fault.to_string()));
+        }
+        Self::connect_if_due(cx.registry, id);
+        Self::pump(cx.registry, id);
+    }
+}

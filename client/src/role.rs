@@ -1,0 +1,133 @@
+//! The client's part in a connection: frames go to the session, and what they end runs.
+
+use onceloop_endpoint::{Closed, Connection, Role};
+use onceloop_protocol::cutter::FramingError;
+use onceloop_protocol::error::Fault;
+use onceloop_protocol::frame::{Frame, Header, Kind};
+use onceloop_protocol::session::Answer;
+use onceloop_protocol::table::Refusal;
+use onceloop_reactor::{Cx, Id};
+
+use crate::core::{Continuation, Core, Link};
+
+/// What a connection knows of its client.
+pub(crate) struct ClientRole<S: 'static> {
+    core: Id<Core<S>>,
+    is_established: bool,
+}
+
+impl<S: 'static> ClientRole<S> {
+    pub(crate) fn new(core: Id<Core<S>>) -> Self {
+        ClientRole { core, is_established: false }
+    }
+}
+
+/// Finds the client of a connection, if it is the connection the client has.
+fn find<'r, S: 'static>(
+    cx: &'r mut Cx<'_, S>,
+    id: Id<Connection<ClientRole<S>>>,
+) -> Option<(Id<Core<S>>, &'r mut Core<S>)> {
+    let core_id = cx.registry.get(id)?.role().core;
+    let core = cx.registry.get_mut(core_id)?;
+    matches!(core.link, Link::Open(open) if open == id).then_some((core_id, core))
+}
+
+/// What a frame led to.
+type Taken<'a, S> = Result<Option<(Continuation<S>, Answer<'a>)>, Fault>;
+
+/// Goes on after a frame: sends what its answer made room for, and runs what it ended.
+#[inline]
+fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, taken: Taken<'_, S>) {
+    match taken {
+        Ok(ended) => {
+            Core::pump(cx.registry, core_id);
+            if cx.registry.get(core_id).is_some_and(|core| core.session.is_drained()) {
+                let why = Closed::Local("the server is shutting down");
+                Core::disconnect(cx.registry, core_id, why);
+            }
+            if let Some((continuation, answer)) = ended {
+                continuation(answer, cx);
+            }
+        }
+        Err(fault) => {
+            Core::disconnect(cx.registry, core_id, Closed::Protocol(fault.to_string()));
+        }
+    }
+}
+
+impl<S: 'static> Role<S> for ClientRole<S> {
+    fn is_established(&self) -> bool {
+        self.is_established
+    }
+
+    fn on_open(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, out: &mut Vec<u8>) {
+        let now = cx.registry.now();
+        let Some(core_id) = cx.registry.get(id).map(|connection| connection.role().core) else {
+            return;
+        };
+        let Some(core) = cx.registry.get_mut(core_id) else { return };
+        if matches!(core.link, Link::Connecting(connecting) if connecting == id) {
+            core.link = Link::Open(id);
+            core.session.on_connected(now, out);
+            Core::arm(cx.registry, core_id);
+        }
+    }
+
+    fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: Frame<'_>, out: &mut Vec<u8>) {
+        let now = cx.registry.now();
+        let Some((core_id, core)) = find(cx, id) else { return };
+        let taken = core.session.on_frame(&frame, now, out);
+        if matches!(frame.header.kind, Kind::Welcome | Kind::Resumed) && taken.is_ok() {
+            // A later loss begins with all addresses again.
+            core.targets.forget();
+            if let Some(connection) = cx.registry.get_mut(id) {
+                connection.role_mut().is_established = true;
+            }
+        }
+        go_on(cx, core_id, taken);
+    }
+
+    fn on_refused(
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        header: Header,
+        refusal: Refusal,
+        _out: &mut Vec<u8>,
+    ) {
+        let now = cx.registry.now();
+        let Some((core_id, core)) = find(cx, id) else { return };
+        let fault = Fault::new(refusal.code, refusal.message);
+        let taken = core.session.on_refused(&header, fault, now);
+        go_on(cx, core_id, taken);
+    }
+
+    fn on_lost(
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        error: &FramingError,
+        _out: &mut Vec<u8>,
+    ) {
+        if let Some((core_id, _)) = find(cx, id) {
+            Core::disconnect(cx.registry, core_id, Closed::Protocol(error.to_string()));
+        }
+    }
+
+    fn is_owing(_cx: &mut Cx<'_, S>, _id: Id<Connection<Self>>) -> bool {
+        false // a server asks nothing
+    }
+
+    fn on_closed(self, cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, why: Closed) {
+        let Some(core) = cx.registry.get_mut(self.core) else { return };
+        match core.link {
+            Link::Connecting(connecting) if connecting == id => {
+                Core::attempt_failed(cx.registry, self.core, &why.to_string());
+            }
+            Link::Open(open) if open == id => {
+                core.link = Link::Down;
+                Core::lost(cx.registry, self.core, &why.to_string());
+            }
+            _ => return,
+        }
+        Core::connect_if_due(cx.registry, self.core);
+    }
+}
