@@ -125,6 +125,7 @@ impl Table {
             return;
         }
         let lease = if session.was_used() { limits.lease } else { limits.unused_lease };
+        session.ring.shrink();
         session.detach(now + lease);
         self.leases.insert((now + lease, key.to_bits()));
     }
