@@ -107,7 +107,16 @@ fn comparisons(outcomes: &[Outcome]) -> Vec<String> {
     let compare = |other| {
         let rate = ratio(outcomes, ServerKind::Event, other, |row| row.requests_per_second)?;
         let cpu = ratio(outcomes, ServerKind::Event, other, |row| row.server_cpu_us_per_request)?;
-        Some(format!("event/{other}: {rate:.2} in requests/s, {cpu:.2} in server CPU per request"))
+        let connections = |server| of(outcomes, server).next().map(|o| o.row.connections);
+        let note = match (connections(ServerKind::Event), connections(other)) {
+            (Some(event), Some(other)) if event != other => {
+                format!(" (of {event} connections beside {other}: not the same work)")
+            }
+            _ => String::new(),
+        };
+        Some(format!(
+            "event/{other}: {rate:.2} in requests/s, {cpu:.2} in server CPU per request{note}"
+        ))
     };
     [ServerKind::Raw, ServerKind::Threads].into_iter().filter_map(compare).collect()
 }
@@ -221,6 +230,16 @@ mod tests {
         let event =
             text.lines().find(|line| line.trim_start().starts_with("event ")).expect("a row");
         assert!(event.trim_end().ends_with(" 1"), "errors are added up: {event}");
+    }
+
+    #[test]
+    fn unequal_work_is_said() {
+        let mut outcomes =
+            [outcome(ServerKind::Event, 1, 9.0), outcome(ServerKind::Threads, 1, 9.0)];
+        assert!(!render(&outcomes).contains("not the same work"));
+        outcomes[1].row.connections = 9_000;
+        let text = render(&outcomes);
+        assert!(text.contains("of 10000 connections beside 9000: not the same work"), "{text}");
     }
 
     #[test]

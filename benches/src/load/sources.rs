@@ -6,25 +6,28 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_nodelay};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-/// Connections from one address, of the ports that it has: the search for a free one gets long
-/// towards the end. In hundredths.
-const PORTS_USED_PERCENT: usize = 75;
+/// Connections from one address, in hundredths of the ports that it has. Linux tries the ports of
+/// one parity first: beyond half of them, each search for a free one goes through thousands.
+const PORTS_USED_PERCENT: u32 = 45;
 /// Where the system says which ports it gives out.
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// Ports of an address where the system does not say: Linux's default, 32 768 to 60 999.
-const PORTS_DEFAULT: usize = 28_232;
+/// Linux's default, where the system does not say.
+const PORT_RANGE_DEFAULT: (u16, u16) = (32_768, 60_999);
 
 /// Makes connections: from 127.0.0.1 as long as it has ports, then from 127.0.0.2 and so on.
 pub(crate) struct Sources {
     server: SocketAddrV4,
-    connections_per_source: usize,
+    first_port: u16,
+    ports_per_source: u16,
 }
 
 impl Sources {
     pub(crate) fn new(port: u16) -> Sources {
         let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let ports = ports_per_address().unwrap_or(PORTS_DEFAULT);
-        Sources { server, connections_per_source: (ports * PORTS_USED_PERCENT / 100).max(1) }
+        let (first_port, last_port) = port_range().unwrap_or(PORT_RANGE_DEFAULT);
+        let used = u32::from(last_port.saturating_sub(first_port)) * PORTS_USED_PERCENT / 100;
+        let ports_per_source = u16::try_from(used.max(1)).expect("a part of a u16");
+        Sources { server, first_port, ports_per_source }
     }
 
     /// Begins the connection with this number; its socket becomes writable when it stands.
@@ -33,8 +36,9 @@ impl Sources {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         set_tcp_nodelay(&socket, true)?;
         if let Some(source) = self.source(number) {
+            // An earlier run's connections from there may still be remembered as closed.
             set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddrV4::new(source, 0))?;
+            bind(&socket, &source)?;
         }
         match connect(&socket, &self.server) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
@@ -42,18 +46,22 @@ impl Sources {
         }
     }
 
-    /// Returns the address to connect from; `None` for the one the system takes by itself.
-    fn source(&self, number: usize) -> Option<Ipv4Addr> {
-        let further = u32::try_from(number / self.connections_per_source).ok()?;
-        (further > 0).then(|| Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + further))
+    /// Returns where to connect from; `None` where the system is to choose.
+    ///
+    /// On the further addresses the port is named, since nobody else uses them: left to the system,
+    /// binding is a search through all that were used lately.
+    fn source(&self, number: usize) -> Option<SocketAddrV4> {
+        let further = u32::try_from(number / usize::from(self.ports_per_source)).ok()?;
+        let port = u16::try_from(number % usize::from(self.ports_per_source)).ok()?;
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + further);
+        (further > 0).then(|| SocketAddrV4::new(address, self.first_port + port))
     }
 }
 
-fn ports_per_address() -> Option<usize> {
+fn port_range() -> Option<(u16, u16)> {
     let text = std::fs::read_to_string(PORT_RANGE).ok()?;
     let (first, last) = text.trim().split_once(char::is_whitespace)?;
-    let (first, last) = (first.parse::<usize>().ok()?, last.trim().parse::<usize>().ok()?);
-    last.checked_sub(first).map(|ports| ports + 1)
+    Some((first.parse().ok()?, last.trim().parse().ok()?))
 }
 
 #[cfg(test)]
@@ -62,22 +70,22 @@ mod tests {
 
     #[test]
     fn a_further_address_is_taken_when_the_ports_end() {
-        let sources = Sources {
-            server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
-            connections_per_source: 9,
-        };
+        let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+        let sources = Sources { server, first_port: 100, ports_per_source: 9 };
         assert_eq!(sources.source(8), None);
-        assert_eq!(sources.source(9), Some(Ipv4Addr::new(127, 0, 0, 2)));
-        assert_eq!(sources.source(17), Some(Ipv4Addr::new(127, 0, 0, 2)));
-        assert_eq!(sources.source(18), Some(Ipv4Addr::new(127, 0, 0, 3)));
+        let source =
+            |address, port| Some(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, address), port));
+        assert_eq!(sources.source(9), source(2, 100));
+        assert_eq!(sources.source(17), source(2, 108));
+        assert_eq!(sources.source(18), source(3, 100));
     }
 
     #[test]
     fn a_connection_from_a_further_address_stands() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let mut sources = Sources::new(listener.local_addr().expect("bound").port());
-        sources.connections_per_source = 1;
-        let stream = sources.connect(1).expect("loopback has more than one address");
+        let sources = Sources::new(listener.local_addr().expect("bound").port());
+        let number = usize::from(sources.ports_per_source);
+        let stream = sources.connect(number).expect("loopback has more than one address");
         let (_accepted, from) = listener.accept().expect("it was made");
         assert_eq!(from.ip(), Ipv4Addr::new(127, 0, 0, 2));
         drop(stream);
