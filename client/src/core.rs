@@ -159,18 +159,27 @@ impl<S: 'static> Core<S> {
     pub(crate) fn pump(registry: &mut Registry<S>, id: Id<Self>) {
         let now = registry.now();
         let Some(core) = registry.get(id) else { return };
-        if let Link::Open(connection) = core.link
-            && let Some((core, open)) = registry.get2_mut(id, connection)
-        {
-            let out = open.out();
-            let before = out.len();
-            core.session.transmit(now, out);
-            let has_written = out.len() > before;
-            let waits_for_room = core.session.wants_transmit(now);
-            core.congested_until = waits_for_room.then(|| now + CONGESTION_PAUSE);
-            if has_written {
-                registry.touch(connection);
+        if let Link::Open(connection) = core.link {
+            // A connection at rest has no buffer; a spare one saves growing one from nothing.
+            let mut spare = registry.take_buffer();
+            if let Some((core, open)) = registry.get2_mut(id, connection) {
+                let out = open.out();
+                let before = out.len();
+                if out.capacity() == 0 {
+                    std::mem::swap(out, &mut spare);
+                }
+                core.session.transmit(now, out);
+                let has_written = out.len() > before;
+                if out.is_empty() {
+                    std::mem::swap(out, &mut spare);
+                }
+                let waits_for_room = core.session.wants_transmit(now);
+                core.congested_until = waits_for_room.then(|| now + CONGESTION_PAUSE);
+                if has_written {
+                    registry.touch(connection);
+                }
             }
+            registry.give_buffer(spare);
         }
         Self::arm(registry, id);
     }
