@@ -6,7 +6,8 @@ mod threads;
 
 use std::fmt;
 
-use crate::options::ServerKind;
+use crate::load;
+use crate::options::{LoadKind, Options, ServerKind};
 
 /// Descriptors kept for everything but connections: the listener, epoll, pipes, files.
 const DESCRIPTORS_RESERVED: u64 = 32;
@@ -35,20 +36,33 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Returns what this machine can run of `connections` calling and `idle` silent ones; a process may
-/// open `descriptors`.
-pub(crate) fn fit(server: ServerKind, connections: u32, idle: u32, descriptors: u64) -> Fit {
-    let mut bounds = vec![Bound {
+/// Returns what this machine can run of what `options` ask for; a process may open `descriptors`.
+pub(crate) fn fit(server: ServerKind, options: &Options, descriptors: u64) -> Fit {
+    let mut bounds = vec![descriptor_bound(descriptors)];
+    if server.has_thread_per_connection() {
+        bounds.extend(threads::bounds());
+    }
+    if options.load == LoadKind::Client {
+        let ports = load::ports_per_address();
+        bounds.push(Bound {
+            connections: ports,
+            what: format!(
+                "the client library connects from one address, which has {ports} ports \
+                 (`sysctl net.ipv4.ip_local_port_range`)"
+            ),
+        });
+    }
+    cut(options.connections, options.idle, bounds)
+}
+
+fn descriptor_bound(descriptors: u64) -> Bound {
+    Bound {
         connections: descriptors.saturating_sub(DESCRIPTORS_RESERVED),
         what: format!(
             "a process may open {descriptors} files (`ulimit -Hn`), {DESCRIPTORS_RESERVED} of them \
              kept in reserve"
         ),
-    }];
-    if server.has_thread_per_connection() {
-        bounds.extend(threads::bounds());
     }
-    cut(connections, idle, bounds)
 }
 
 /// Cuts to the tightest bound: the silent connections first, since the others are what is measured.
@@ -88,8 +102,9 @@ mod tests {
 
     #[test]
     fn a_reserve_of_descriptors_is_kept() {
-        let fit = fit(ServerKind::Raw, 1_000, 0, 200);
-        assert_eq!(fit.connections, 200 - 32);
-        assert!(fit.cut.expect("a bound").to_string().contains("may open 200 files"));
+        let bound = descriptor_bound(200);
+        assert_eq!(bound.connections, 200 - 32);
+        assert!(bound.to_string().contains("may open 200 files"), "{bound}");
+        assert_eq!(descriptor_bound(10).connections, 0);
     }
 }

@@ -2,27 +2,30 @@
 //! server's memory at each), drives them, and reports.
 
 mod bare;
+mod client;
 mod connection;
 mod pace;
+mod sequence;
 mod sources;
 mod tally;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::control::{self, Control};
 use crate::machine;
-use crate::message::LoadLine;
+use crate::message::{LoadLine, Report};
 use crate::options::{LoadKind, LoadOptions};
+use sequence::Generator;
+pub(crate) use sources::ports_per_address;
 
 /// The share of the measured time that is spent on warming up, and its least length.
 const WARM_UP_SHARE: f64 = 0.2;
 const WARM_UP_MIN: Duration = Duration::from_millis(500);
 /// How long to wait for calls that are still unanswered at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
-/// How often to tell the parent how many connections there are.
-const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// Time without any progress after which a server is given up.
 const STALL_MAX: Duration = Duration::from_secs(15);
 
@@ -34,25 +37,40 @@ pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
         machine::pin(core)?;
     }
     // The default of 50 us would be charged to the latency of every call at a fixed rate.
-    rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))
         .context("asking for exact timers")?;
-    let (tally, mut report) = match options.kind {
-        LoadKind::Bare => bare::Load::new(options, &control)?.drive()?,
-    };
-    tally.fill(&mut report);
+    match options.kind {
+        LoadKind::Bare => run(bare::Load::new(options)?, options, &control),
+        LoadKind::Client => run(client::Load::new(options)?, options, &control),
+    }
+}
+
+fn run(mut generator: impl Generator, options: &LoadOptions, control: &Control) -> Result<()> {
+    let report: Report = sequence::run(&mut generator, options, control)?;
     if let Some(path) = &options.hgrm {
-        crate::hgrm::write(tally.histogram(), path)?;
+        crate::hgrm::write(generator.tally().histogram(), path)?;
     }
     control::say(&LoadLine::Report(report));
     Ok(())
 }
 
 /// Returns how long to warm up before measuring for `seconds`.
-pub(crate) fn warm_up(seconds: f64) -> Duration {
+fn warm_up(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds * WARM_UP_SHARE).max(WARM_UP_MIN)
 }
 
 /// Returns the longest the load says nothing.
 pub(crate) fn silence_max(seconds: f64) -> Duration {
     warm_up(seconds) + Duration::from_secs_f64(seconds) + DRAIN_MAX + 2 * STALL_MAX
+}
+
+#[inline]
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
+}
+
+/// Returns a number that indexes something in memory.
+#[inline]
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("what is in memory can be indexed")
 }

@@ -125,12 +125,15 @@ impl fmt::Display for ServerKind {
 pub(crate) enum LoadKind {
     /// Ready-made frames, the same for every server
     Bare,
+    /// Our client library and its callbacks
+    Client,
 }
 
 impl fmt::Display for LoadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             LoadKind::Bare => "bare",
+            LoadKind::Client => "client",
         })
     }
 }

@@ -21,9 +21,6 @@ const WINDOW_MAX: u32 = 1024;
 const FIRST_CONNECTIONS: u32 = 2_000;
 /// Below that many connections between the samples, a slope would be noise: memory comes in pages.
 const SLOPE_CONNECTIONS_MIN: u32 = 100;
-/// A kernel stack per connection is at least this large, where there is one: 16 KiB on x86-64. The
-/// machine's other processes are in the same number.
-const KERNEL_STACK_BYTES_MIN: f64 = 4096.0;
 /// How long a server may take to answer its parent.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -53,7 +50,7 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     let mut is_clean = true;
     for run in 1..=options.runs {
         for &server in &options.servers {
-            let fit = capacity::fit(server, options.connections, options.idle, descriptors);
+            let fit = capacity::fit(server, options, descriptors);
             if run == 1 {
                 say_cut(server, options, &fit);
             }
@@ -117,6 +114,7 @@ struct Samples {
 
 impl Run<'_> {
     fn measure(&self) -> Result<Outcome> {
+        anyhow::ensure!(self.fit.connections > 0, "there is no room for a single connection");
         let total = self.total();
         let name = format!("{} {}/{}", self.server, self.run, self.options.runs);
         let mut progress = Progress::begin(name, u64::from(total));
@@ -251,7 +249,8 @@ impl Run<'_> {
         };
         Outcome {
             row,
-            kernel_stack_bytes_per_connection: stack.filter(|&b| b >= KERNEL_STACK_BYTES_MIN),
+            kernel_stack_bytes_per_connection: stack
+                .filter(|_| self.server.has_thread_per_connection()),
         }
     }
 

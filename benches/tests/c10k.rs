@@ -115,6 +115,17 @@ fn every_server_answers_every_call() {
 }
 
 #[test]
+fn our_client_library_gets_every_answer() {
+    let folder = Folder::new();
+    let flags = ["--load", "client", "-c", "10", "-P", "4", "--idle", "5", "--seconds", "0.2"];
+    let (_, rows) = run(&mut bench(&flags), &folder);
+    for (row, server) in rows.iter().zip(["raw", "event", "threads"]) {
+        check_row(row, server);
+        assert_eq!((&row["load"], &row["window"]), (&"client".into(), &4.into()));
+    }
+}
+
+#[test]
 fn a_rate_is_kept_and_latencies_are_written() {
     let folder = Folder::new();
     let flags = ["--servers", "raw", "-c", "20", "--seconds", "0.5", "--rate", "2000"];
@@ -145,12 +156,12 @@ fn large_payloads_come_back() {
 #[test]
 fn every_run_is_told() {
     let folder = Folder::new();
-    let flags = ["-c", "2", "--servers", "raw,threads", "--seconds", "0.1", "--runs", "2"];
+    let flags = ["-c", "2", "--servers", "raw,event", "--seconds", "0.1", "--runs", "2"];
     let (_, rows) = run(&mut bench(&flags), &folder);
     let told: Vec<_> =
         rows.iter().map(|row| (row["server"].as_str(), row["run"].as_u64())).collect();
-    let [raw, threads] = [Some("raw"), Some("threads")];
-    assert_eq!(told, [(raw, Some(1)), (threads, Some(1)), (raw, Some(2)), (threads, Some(2))]);
+    let [raw, event] = [Some("raw"), Some("event")];
+    assert_eq!(told, [(raw, Some(1)), (event, Some(1)), (raw, Some(2)), (event, Some(2))]);
 }
 
 #[test]

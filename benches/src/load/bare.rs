@@ -15,13 +15,11 @@ use onceloop_protocol::handshake::Welcome;
 
 use super::connection::{Connection, State};
 use super::pace::Pace;
+use super::sequence::{Generator, Watch};
 use super::sources::Sources;
 use super::tally::Tally;
-use super::{DRAIN_MAX, STALL_MAX, TELL_INTERVAL, warm_up};
-use crate::control::{self, Control};
+use super::{DRAIN_MAX, STALL_MAX, index, nanoseconds};
 use crate::frames::{self, Front};
-use crate::machine;
-use crate::message::{Latency, LoadLine, Report};
 use crate::options::LoadOptions;
 use crate::poller::Poller;
 
@@ -29,11 +27,6 @@ use crate::poller::Poller;
 const CONNECTING_MAX: usize = 64;
 /// Room for one read: above the longest frame, so that a read always makes progress.
 const INPUT_BYTES: usize = 2 * frames::FRAME_BYTES_MAX;
-/// How long to go on calling after the measured time if the parent does not say stop.
-const GO_ON_MAX: Duration = Duration::from_secs(5);
-/// How often to look whether it has.
-const GO_ON_POLL: Duration = Duration::from_millis(1);
-
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -51,7 +44,6 @@ enum Stage {
 /// The whole load.
 pub(super) struct Load<'a> {
     options: &'a LoadOptions,
-    control: &'a Control,
     poller: Poller,
     sources: Sources,
     started: Instant,
@@ -74,14 +66,13 @@ pub(super) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    pub(super) fn new(options: &'a LoadOptions, control: &'a Control) -> Result<Load<'a>> {
+    pub(super) fn new(options: &'a LoadOptions) -> Result<Load<'a>> {
         let total = index(u64::from(options.connections) + u64::from(options.idle));
         let slots = u64::from(options.window.next_power_of_two());
         let request = frames::request(index(options.payload));
         let spin = Duration::from_micros(options.spin_us);
         Ok(Load {
             options,
-            control,
             poller: Poller::new(spin).context("making an epoll")?,
             sources: Sources::new(options.port),
             started: Instant::now(),
@@ -99,122 +90,6 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// Opens the connections, loads the server and closes them again.
-    pub(super) fn drive(mut self) -> Result<(Tally, Report)> {
-        let total = self.options.connections + self.options.idle;
-        let mut connect_seconds = 0.0;
-        let mut opened = 0;
-        for until in [self.options.first, total] {
-            connect_seconds += self.open(until)?;
-            self.settle(opened, until)?;
-            opened = until;
-            control::say(&LoadLine::Ready { connections: until });
-            self.control.wait()?;
-        }
-        let mut report = self.measure()?;
-        report.connect_seconds = connect_seconds;
-        self.drain()?;
-        self.close();
-        Ok((self.tally, report))
-    }
-
-    /// Opens connections until there are `until`; returns how long that took, in seconds.
-    fn open(&mut self, until: u32) -> Result<f64> {
-        self.stage = Stage::Opening;
-        let begin = Instant::now();
-        let mut told = begin;
-        let mut moved = begin;
-        let until = index(u64::from(until));
-        while self.connections.len() < until || self.waiting > 0 {
-            while self.connections.len() < until && self.waiting < CONNECTING_MAX {
-                self.connect();
-            }
-            if self.turn(TELL_INTERVAL)? > 0 {
-                moved = Instant::now();
-            } else if moved.elapsed() > STALL_MAX {
-                self.give_up("the handshake did not end");
-            }
-            if told.elapsed() >= TELL_INTERVAL {
-                told = Instant::now();
-                let connections = self.connections.len() - self.waiting;
-                let connections = u32::try_from(connections).unwrap_or(u32::MAX);
-                control::say(&LoadLine::Connected { connections });
-            }
-        }
-        Ok(begin.elapsed().as_secs_f64())
-    }
-
-    /// Makes one acknowledged call on each of the connections `from..until`.
-    fn settle(&mut self, from: u32, until: u32) -> Result<()> {
-        self.stage = Stage::Settling;
-        for id in index(u64::from(from))..index(u64::from(until)) {
-            if self.connections[id].state == State::Open {
-                self.await_one(id);
-                self.connections[id].due = 1;
-                self.pump(id, self.now());
-            }
-        }
-        self.wait_for_all(STALL_MAX, "the first call was not answered and acknowledged")
-    }
-
-    /// Calls for the warm-up, the measured time and until the parent has taken its last sample.
-    fn measure(&mut self) -> Result<Report> {
-        self.begin_calls();
-        let warm_up = warm_up(self.options.seconds);
-        self.call_until(self.now() + nanoseconds(warm_up))?;
-
-        control::say(&LoadLine::Begin);
-        self.tally.set_recording(true);
-        let (begin, cpu_before) = (Instant::now(), machine::cpu_us()?);
-        let measured = Duration::from_secs_f64(self.options.seconds);
-        self.call_until(self.now() + nanoseconds(measured))?;
-        let (seconds, cpu_after) = (begin.elapsed().as_secs_f64(), machine::cpu_us()?);
-        self.tally.set_recording(false);
-        control::say(&LoadLine::End);
-
-        let end = Instant::now();
-        while !self.control.is_told() && end.elapsed() < GO_ON_MAX {
-            self.call_until(self.now() + nanoseconds(GO_ON_POLL))?;
-        }
-        Ok(Report {
-            requests: 0,
-            seconds,
-            cpu_us: cpu_after - cpu_before,
-            latency_us: Latency::default(),
-            connect_seconds: 0.0,
-            errors: 0,
-            first_error: None,
-            window: self.window,
-            in_flight: u32::try_from(self.in_flight_max()).unwrap_or(u32::MAX),
-        })
-    }
-
-    fn begin_calls(&mut self) {
-        self.stage = Stage::Calling;
-        let in_flight = self.in_flight_max();
-        self.pace = Pace::new(self.options.rate, self.options.connections, self.now());
-        if self.pace.is_some() {
-            return;
-        }
-        for id in 0..index(u64::from(self.options.connections)) {
-            if self.connections[id].state == State::Open {
-                self.connections[id].due = in_flight;
-                self.pump(id, self.now());
-            }
-        }
-    }
-
-    fn call_until(&mut self, end: u64) -> Result<()> {
-        loop {
-            let now = self.now();
-            if now >= end {
-                return Ok(());
-            }
-            let next = self.call_due(now).unwrap_or(end).min(end);
-            self.turn(Duration::from_nanos(next.saturating_sub(self.now())))?;
-        }
-    }
-
     /// Makes the calls that have fallen due by now; returns when the next one does, if there is a
     /// plan.
     fn call_due(&mut self, now: u64) -> Option<u64> {
@@ -228,34 +103,13 @@ impl<'a> Load<'a> {
         Some(self.pace.as_ref()?.next_at())
     }
 
-    /// Waits for the answers that are missing. A call that gets none is an error.
-    fn drain(&mut self) -> Result<()> {
-        self.stage = Stage::Draining;
-        for id in 0..self.connections.len() {
-            self.connections[id].due = 0;
-            if self.connections[id].in_flight() > 0 {
-                self.await_one(id);
-            }
-        }
-        self.wait_for_all(DRAIN_MAX, "its last calls were not answered")
-    }
-
-    /// Says BYE on every connection and closes it.
-    fn close(&mut self) {
-        for connection in &mut self.connections {
-            // The measurement is over: a server that is gone by now has nothing to lose.
-            drop(connection.write(&frames::bare(Kind::Bye, connection.answered)));
-            connection.close();
-        }
-    }
-
     /// Goes on until no connection is awaited, or gives those up that still are.
     fn wait_for_all(&mut self, wait_max: Duration, why: &str) -> Result<()> {
-        let mut moved = Instant::now();
+        let mut watch = Watch::begin();
         while self.waiting > 0 {
-            if self.turn(TELL_INTERVAL)? > 0 {
-                moved = Instant::now();
-            } else if moved.elapsed() > wait_max {
+            if self.turn(Watch::TELL_INTERVAL)? > 0 {
+                watch.on_progress();
+            } else if watch.is_stalled(wait_max) {
                 self.give_up(why);
             }
         }
@@ -503,11 +357,96 @@ impl<'a> Load<'a> {
     fn in_flight_max(&self) -> u64 {
         u64::from(self.options.in_flight.min(self.window))
     }
+}
 
-    /// Nanoseconds since the start, and never 0.
+impl Generator for Load<'_> {
+    fn open(&mut self, until: u32) -> Result<()> {
+        self.stage = Stage::Opening;
+        let mut watch = Watch::begin();
+        let until = index(u64::from(until));
+        while self.connections.len() < until || self.waiting > 0 {
+            while self.connections.len() < until && self.waiting < CONNECTING_MAX {
+                self.connect();
+            }
+            if self.turn(Watch::TELL_INTERVAL)? > 0 {
+                watch.on_progress();
+            } else if watch.is_stalled(STALL_MAX) {
+                self.give_up("the handshake did not end");
+            }
+            watch.tell(self.connections.len() - self.waiting);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, from: u32, until: u32) -> Result<()> {
+        self.stage = Stage::Settling;
+        for id in index(u64::from(from))..index(u64::from(until)) {
+            if self.connections[id].state == State::Open {
+                self.await_one(id);
+                self.connections[id].due = 1;
+                self.pump(id, self.now());
+            }
+        }
+        self.wait_for_all(STALL_MAX, "the first call was not answered and acknowledged")
+    }
+
+    fn begin_calls(&mut self) {
+        self.stage = Stage::Calling;
+        let in_flight = self.in_flight_max();
+        self.pace = Pace::new(self.options.rate, self.options.connections, self.now());
+        if self.pace.is_some() {
+            return;
+        }
+        for id in 0..index(u64::from(self.options.connections)) {
+            if self.connections[id].state == State::Open {
+                self.connections[id].due = in_flight;
+                self.pump(id, self.now());
+            }
+        }
+    }
+
+    fn call_until(&mut self, end_ns: u64) -> Result<()> {
+        loop {
+            let now = self.now();
+            if now >= end_ns {
+                return Ok(());
+            }
+            let next = self.call_due(now).unwrap_or(end_ns).min(end_ns);
+            self.turn(Duration::from_nanos(next.saturating_sub(self.now())))?;
+        }
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        self.stage = Stage::Draining;
+        for id in 0..self.connections.len() {
+            self.connections[id].due = 0;
+            if self.connections[id].in_flight() > 0 {
+                self.await_one(id);
+            }
+        }
+        self.wait_for_all(DRAIN_MAX, "its last calls were not answered")
+    }
+
+    fn close(&mut self) -> Result<()> {
+        for connection in &mut self.connections {
+            // The measurement is over: a server that is gone by now has nothing to lose.
+            drop(connection.write(&frames::bare(Kind::Bye, connection.answered)));
+            connection.close();
+        }
+        Ok(())
+    }
+
     #[inline]
     fn now(&self) -> u64 {
         nanoseconds(self.started.elapsed()) + 1
+    }
+
+    fn granted(&self) -> (u32, u32) {
+        (self.window, self.options.in_flight.min(self.window))
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 }
 
@@ -520,15 +459,4 @@ fn explain(body: &[u8]) -> String {
         }
         Err(_) => "an error that does not decode".to_owned(),
     }
-}
-
-#[inline]
-fn nanoseconds(duration: Duration) -> u64 {
-    duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
-}
-
-/// Returns a number that indexes something in memory.
-#[inline]
-fn index(number: u64) -> usize {
-    usize::try_from(number).expect("what is in memory can be indexed")
 }

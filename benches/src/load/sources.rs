@@ -24,7 +24,7 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn new(port: u16) -> Sources {
         let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let (first_port, last_port) = port_range().unwrap_or(PORT_RANGE_DEFAULT);
+        let (first_port, last_port) = port_range();
         let used = u32::from(last_port.saturating_sub(first_port)) * PORTS_USED_PERCENT / 100;
         let ports_per_source = u16::try_from(used.max(1)).expect("a part of a u16");
         Sources { server, first_port, ports_per_source }
@@ -58,10 +58,19 @@ impl Sources {
     }
 }
 
-fn port_range() -> Option<(u16, u16)> {
-    let text = std::fs::read_to_string(PORT_RANGE).ok()?;
-    let (first, last) = text.trim().split_once(char::is_whitespace)?;
-    Some((first.parse().ok()?, last.trim().parse().ok()?))
+/// Returns how many connections one address can make to one server.
+pub(crate) fn ports_per_address() -> u64 {
+    let (first, last) = port_range();
+    u64::from(last.saturating_sub(first)) + 1
+}
+
+fn port_range() -> (u16, u16) {
+    let read = || {
+        let text = std::fs::read_to_string(PORT_RANGE).ok()?;
+        let (first, last) = text.trim().split_once(char::is_whitespace)?;
+        Some((first.parse().ok()?, last.trim().parse().ok()?))
+    };
+    read().unwrap_or(PORT_RANGE_DEFAULT)
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@ use std::convert::Infallible;
 use std::net::TcpListener;
 
 use anyhow::{Context, Result, bail};
-use onceloop_protocol::limits::Limits;
-use onceloop_reactor::{Config, Listener, Reactor};
-use onceloop_server::Builder;
+use onceloop::reactor::Listener;
+use onceloop::{Builder, Config, Limits, Reactor};
 
 use crate::service::bench;
 
