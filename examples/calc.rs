@@ -34,7 +34,9 @@ pub struct Work {
 /// What a calculator can do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Operation {
+    /// Left and right.
     Add,
+    /// Left by right.
     Divide,
 }
 
@@ -95,7 +97,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         sums
     });
     reactor.run(&mut ())?;
-    let (by_handle, by_blocking_client) = others.join().expect("the thread does not panic")?;
+    let (by_handle, by_blocking_client) =
+        others.join().expect("the thread does not panic").map_err(|error| error.to_string())?;
     println!("1 + 2 = {by_handle}, by a handle");
     println!("3 + 4 = {by_blocking_client}, by a blocking client");
     Ok(())

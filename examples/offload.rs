@@ -52,7 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .listen(reactor.registry(), "127.0.0.1:0")?;
     let address = server.local_addresses(reactor.registry()).remove(0);
-    let client = Client::connect(reactor.registry(), address)?;
+    // The slow call is the oldest of the window as long as it takes: the window bounds how many
+    // others may go beside it.
+    let client = Client::builder().window(1_024).connect(reactor.registry(), address)?;
 
     client.call(reactor.registry(), work::slow, (21,), |reply, cx| {
         println!("the slow call: {reply:?}");

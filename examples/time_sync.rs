@@ -86,9 +86,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let best = app.samples.iter().min_by_key(|sample| sample.round_trip);
     let best = best.ok_or("no sample")?;
-    println!("{} samples, round trips of {} to {} us", app.samples.len(),
+    println!(
+        "{} samples, round trips of {} to {} us",
+        app.samples.len(),
         best.round_trip / 1_000,
-        app.samples.iter().map(|sample| sample.round_trip).max().unwrap_or(0) / 1_000);
+        app.samples.iter().map(|sample| sample.round_trip).max().unwrap_or(0) / 1_000
+    );
     println!("this clock is to be set by {:+.6} s", best.offset as f64 / 1e9);
     println!("the error is at most {:.6} s", best.round_trip as f64 / 2e9);
     Ok(())

@@ -74,13 +74,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(failure) = app.failure {
         return Err(failure);
     }
-    print(&app.result)?;
-    Ok(())
+    match print(&app.result) {
+        // Whoever reads the output has seen enough: `word_count FILE | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 fn server() -> Builder<App> {
     let unknown = "no such count: begin one";
-    Builder::new()
+    Builder::<App>::new()
         .service(word_count::METHODS)
         .method(word_count::begin, |(), cx| {
             cx.state.counts_begun += 1;

@@ -62,9 +62,8 @@ pub use onceloop_protocol as protocol;
 pub use onceloop_reactor as reactor;
 pub use onceloop_server as server;
 
-pub use onceloop_client::{
-    BlockingClient, CallId, CallOptions, Client, ClientBuilder, Handle, State,
-};
+pub use onceloop_client::{BlockingClient, CallId, CallOptions, Client, Handle, State};
+pub use onceloop_endpoint::Address;
 pub use onceloop_protocol::codec::{Bin, Raw};
 pub use onceloop_protocol::error::{ApplicationError, CallError, Code, Fault, Ran};
 pub use onceloop_protocol::limits::Limits;

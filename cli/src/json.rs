@@ -76,7 +76,6 @@ pub(crate) fn from_value(value: &Value) -> Json {
             let pairs = pairs.iter().map(|(key, value)| (key_text(key), from_value(value)));
             Json::Object(pairs.collect())
         }
-        other => Json::from(other.to_string()),
     }
 }
 

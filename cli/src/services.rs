@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use onceloop::{Builder, Raw};
+use onceloop::Builder;
 use serde::{Deserialize, Serialize};
 
 onceloop::service! {
@@ -34,6 +34,7 @@ onceloop::service! {
 
 /// What arithmetic cannot do.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(unreachable_pub, reason = "the methods that fail with it are public")]
 pub enum Impossible {
     /// The divisor is zero.
     DivisionByZero,

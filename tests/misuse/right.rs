@@ -1,0 +1,21 @@
+//! What the others do wrong, done right: so that they fail for the reason they should.
+use onceloop::{Builder, Client, Registry};
+
+onceloop::service! {
+    pub mod calc {
+        fn add(a: i32, b: i32) -> i32;
+        fn length(text: &str) -> u64;
+    }
+}
+
+fn _serve() -> Builder<()> {
+    Builder::new()
+        .method(calc::add, |(a, b), _| Ok(a + b))
+        .method(calc::length, |(text,), _| Ok(text.len() as u64))
+}
+
+fn _call(client: Client<()>, registry: &mut Registry<()>) {
+    client.call(registry, calc::add, (1, 2), |reply, _| assert_eq!(reply, Ok(3)));
+}
+
+fn main() {}
