@@ -184,7 +184,8 @@ impl<'a> Load<'a> {
         if connection.state == State::Connecting {
             connection.connect_error()?;
             connection.state = State::Greeting;
-            return connection.write(&frames::hello(self.options.window));
+            // The same event may stand for bytes of a server that speaks first: read on.
+            connection.write(&frames::hello(self.options.window))?;
         }
         connection.flush()?;
         loop {
