@@ -14,8 +14,9 @@
 //! * bytes: a bin. In Rust that is [`Bin`] (which [`service!`](crate::service) puts in the place of
 //!   `&[u8]`) or [`bytes::Bytes`]; serde's `Vec<u8>` is a list of numbers, good for short ones.
 //!
-//! A decoder here relies on the scan: it is for bytes that [`scan()`] let through, or that we
-//! made. [`decode_scanned`] does both.
+//! A decoder here follows no value deeper than the scan does, whatever bytes it is given; but it does
+//! not count elements, so bytes of a stranger go through [`scan()`] first. [`decode_scanned`] does
+//! both.
 
 use serde::{Deserialize, Serialize};
 

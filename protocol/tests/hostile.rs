@@ -143,6 +143,21 @@ fn values_bound_themselves_even_without_a_scan() {
 }
 
 #[test]
+fn no_decoder_follows_deeper_than_the_scan() {
+    for (name, body) in bombs() {
+        if name.contains("in each other") {
+            let (bytes, is_refused) = allocated(|| {
+                decode_whole::<Nest>(&body).is_err()
+                    && decode_whole::<Chain>(&body).is_err()
+                    && <(Chain,)>::decode_args(&[&[0x91], &body[..]].concat()).is_err()
+            });
+            assert!(is_refused, "{name}");
+            assert!(bytes <= 2 * body.len() + 1_000, "{name}: {bytes} bytes");
+        }
+    }
+}
+
+#[test]
 fn the_deepest_value_that_passes_is_decoded() {
     let body = [vec![0x91; 31], vec![0x90]].concat();
     assert!(decode_scanned::<Nest>(&body, &limits()).is_ok());

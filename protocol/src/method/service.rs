@@ -64,6 +64,8 @@
 /// * `-> Result<T, E>` declares the error; without it a handler fails with an
 ///   [`ApplicationError`](crate::error::ApplicationError). Without `->` it replies nothing.
 /// * Other attributes go to the descriptor and to the stub's function.
+///
+/// A service of more than about a hundred methods needs `#![recursion_limit = "256"]`.
 #[macro_export]
 macro_rules! service {
     () => {};
@@ -271,6 +273,14 @@ macro_rules! __arguments {
     ($head:tt [$($done:tt)*] ($name:ident: $type:ty $(, $($rest:tt)*)?)) => {
         $crate::__arguments! { $head [$($done)* ($name ($type) ($type) ($name))] ($($($rest)*)?) }
     };
+    (((descriptor $vis:tt) $($head:tt)*) $done:tt ($($unexpected:tt)+)) => {
+        ::core::compile_error!(concat!(
+            "an argument looks like `name: Type`, this does not: ",
+            stringify!($($unexpected)+)
+        ));
+    };
+    // Told once, by the descriptor.
+    (((stub $vis:tt) $($head:tt)*) $done:tt ($($unexpected:tt)+)) => {};
 }
 
 /// Writes a method's descriptor.
