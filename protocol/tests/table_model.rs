@@ -20,7 +20,7 @@ use onceloop_protocol::table::{
 
 /// Runs of [`STEPS`] operations each.
 const SEEDS: u64 = 400;
-const STEPS: usize = 500;
+const STEPS: usize = 300;
 /// Calls a session may have unacknowledged: small, so that the ring goes round often.
 const WINDOW: u32 = 8;
 /// Small enough for answers that are not retained and for calls refused because of kept answers.

@@ -135,7 +135,10 @@ impl Table {
     pub(super) fn raise_floor(&mut self, key: SessionKey, ack: u64) {
         let session = self.sessions.get_mut(key).expect("the caller has found it");
         let last = ack.min(session.floor + session.ring.capacity() as u64);
-        debug_assert!(last - session.floor <= u64::from(session.window), "a distance is not a cost");
+        debug_assert!(
+            last - session.floor <= u64::from(session.window),
+            "a distance is not a cost"
+        );
         for seq in session.floor + 1..=last {
             match session.ring.take(session.floor, seq) {
                 Cell::Vacant | Cell::DoneNoReply { .. } => {}

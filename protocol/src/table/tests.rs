@@ -153,6 +153,7 @@ impl Fixture {
             copy.time_left_ms = header.time_left_ms;
             let answer = self.send(copy);
             found.push((header.seq, answer));
+            assert!(found.len() <= 128, "a turn that has come is not put off");
         }
         found
     }

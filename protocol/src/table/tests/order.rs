@@ -272,6 +272,17 @@ fn the_next_hole_has_its_own_time() {
 }
 
 #[test]
+fn a_burnt_hole_leaves_the_next_one_its_own_time() {
+    let mut f = Fixture::in_order();
+    f.send(copy(3));
+    assert_eq!(f.pass(Duration::from_secs(8)), []);
+    f.acknowledge(1);
+    assert_eq!(f.turn(), vec![]);
+    assert_eq!(f.pass(Duration::from_secs(8)), [], "2 is missed for 8 s");
+    assert_eq!(f.pass(Duration::from_secs(2)), [(Some(FIRST), 3, Code::Deadline)]);
+}
+
+#[test]
 fn an_unprotected_call_has_no_turn() {
     let mut f = Fixture::in_order();
     f.send(copy(2));
