@@ -159,27 +159,23 @@ impl<S: 'static> Core<S> {
     pub(crate) fn pump(registry: &mut Registry<S>, id: Id<Self>) {
         let now = registry.now();
         let Some(core) = registry.get(id) else { return };
-        if let Link::Open(connection) = core.link {
-            // A connection at rest has no buffer; a spare one saves growing one from nothing.
-            let mut spare = registry.take_buffer();
-            if let Some((core, open)) = registry.get2_mut(id, connection) {
-                let out = open.out();
-                let before = out.len();
-                if out.capacity() == 0 {
-                    std::mem::swap(out, &mut spare);
-                }
-                core.session.transmit(now, out);
-                let has_written = out.len() > before;
-                if out.is_empty() {
-                    std::mem::swap(out, &mut spare);
-                }
-                let waits_for_room = core.session.wants_transmit(now);
-                core.congested_until = waits_for_room.then(|| now + CONGESTION_PAUSE);
-                if has_written {
-                    registry.touch(connection);
+        if let Link::Open(connection) = core.link
+            && core.session.wants_transmit(now)
+            && let Some(open) = registry.get_mut(connection)
+        {
+            if open.out().capacity() == 0 {
+                // A connection at rest has no buffer; a spare one saves growing one from nothing.
+                let spare = registry.take_buffer();
+                if let Some(open) = registry.get_mut(connection) {
+                    *open.out() = spare;
                 }
             }
-            registry.give_buffer(spare);
+            if let Some((core, open)) = registry.get2_mut(id, connection) {
+                core.session.transmit(now, open.out());
+                let waits_for_room = core.session.wants_transmit(now);
+                core.congested_until = waits_for_room.then(|| now + CONGESTION_PAUSE);
+                registry.touch(connection);
+            }
         }
         Self::arm(registry, id);
     }
@@ -187,23 +183,43 @@ impl<S: 'static> Core<S> {
     /// Arms the deadline if something is due before it, and has news handed out.
     pub(crate) fn arm(registry: &mut Registry<S>, id: Id<Self>) {
         let Some(core) = registry.get_mut(id) else { return };
-        let connect_at = match core.link {
-            Link::Down => core.session.connect_at(),
-            _ => None,
-        };
-        let next = [core.session.next_deadline(), connect_at, core.congested_until];
-        // While there is no room, what is due cannot leave: that is no reason to look all the time.
-        let next = next.into_iter().flatten().min().max(core.congested_until);
-        let has_news = core.session.has_news() || !core.changes.is_empty();
-        // A deadline that comes too early costs a look; moving it with each call would cost more.
-        let is_sooner = next.is_some_and(|next| core.armed.is_none_or(|armed| next < armed));
-        if is_sooner {
-            core.armed = next;
-            registry.set_deadline(id, next);
+        let sooner = core.sooner();
+        if sooner.is_some() {
+            core.armed = sooner;
+        }
+        let has_news = core.has_news();
+        if sooner.is_some() {
+            registry.set_deadline(id, sooner);
         }
         if has_news {
             registry.wake(id);
         }
+    }
+
+    /// Returns whether there is anything to do but wait: to send, to tell, or to arm.
+    #[inline]
+    pub(crate) fn is_busy(&self, now: Instant) -> bool {
+        self.session.wants_transmit(now)
+            || self.has_news()
+            || self.session.is_drained()
+            || self.sooner().is_some()
+    }
+
+    fn has_news(&self) -> bool {
+        self.session.has_news() || !self.changes.is_empty()
+    }
+
+    /// Returns when something is due, if that is before the deadline which is armed. One that comes
+    /// too early costs a look; moving it with each call would cost more.
+    fn sooner(&self) -> Option<Instant> {
+        let connect_at = match self.link {
+            Link::Down => self.session.connect_at(),
+            _ => None,
+        };
+        let next = [self.session.next_deadline(), connect_at, self.congested_until];
+        // While there is no room, what is due cannot leave: that is no reason to look all the time.
+        let next = next.into_iter().flatten().min().max(self.congested_until);
+        next.filter(|&next| self.armed.is_none_or(|armed| next < armed))
     }
 
     /// Notes a change of state; the program is told in the next dispatch.

@@ -37,13 +37,11 @@ type Taken<'a, S> = Result<Option<(Continuation<S>, Answer<'a>)>, Fault>;
 
 /// Goes on after a frame: sends what its answer made room for, and runs what it ended.
 #[inline]
-fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, taken: Taken<'_, S>) {
+fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, taken: Taken<'_, S>) {
     match taken {
         Ok(ended) => {
-            Core::pump(cx.registry, core_id);
-            if cx.registry.get(core_id).is_some_and(|core| core.session.is_drained()) {
-                let why = Closed::Local("the server is shutting down");
-                Core::disconnect(cx.registry, core_id, why);
+            if is_busy {
+                attend(cx, core_id);
             }
             if let Some((continuation, answer)) = ended {
                 continuation(answer, cx);
@@ -52,6 +50,15 @@ fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, taken: Taken<'_, 
         Err(fault) => {
             Core::disconnect(cx.registry, core_id, Closed::Protocol(fault.to_string()));
         }
+    }
+}
+
+/// Does for the session what it cannot do itself.
+fn attend<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>) {
+    Core::pump(cx.registry, core_id);
+    if cx.registry.get(core_id).is_some_and(|core| core.session.is_drained()) {
+        let why = Closed::Local("the server is shutting down");
+        Core::disconnect(cx.registry, core_id, why);
     }
 }
 
@@ -77,6 +84,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         let now = cx.registry.now();
         let Some((core_id, core)) = find(cx, id) else { return };
         let taken = core.session.on_frame(&frame, now, out);
+        let is_busy = core.is_busy(now);
         if matches!(frame.header.kind, Kind::Welcome | Kind::Resumed) && taken.is_ok() {
             // A later loss begins with all addresses again.
             core.targets.forget();
@@ -84,7 +92,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
                 connection.role_mut().is_established = true;
             }
         }
-        go_on(cx, core_id, taken);
+        go_on(cx, core_id, is_busy, taken);
     }
 
     fn on_refused(
@@ -98,7 +106,8 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         let Some((core_id, core)) = find(cx, id) else { return };
         let fault = Fault::new(refusal.code, refusal.message);
         let taken = core.session.on_refused(&header, fault, now);
-        go_on(cx, core_id, taken);
+        let is_busy = core.is_busy(now);
+        go_on(cx, core_id, is_busy, taken);
     }
 
     fn on_lost(

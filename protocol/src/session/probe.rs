@@ -47,7 +47,11 @@ impl Probe {
         false
     }
 
-    /// Returns whether a PING is to be sent now.
+    pub(super) fn wants_ping(&self) -> bool {
+        self.wants_ping
+    }
+
+    /// Returns whether a PING is to be sent, which is then thought to be.
     pub(super) fn take_ping(&mut self) -> bool {
         std::mem::take(&mut self.wants_ping)
     }

@@ -34,12 +34,18 @@ impl<T> Session<T> {
         }
     }
 
-    /// Returns whether there are calls to send that only the output mark has held up.
+    /// Returns whether [`Session::transmit`] has something to send now. Just after it, only the
+    /// output mark can have held that up.
+    #[inline]
     pub fn wants_transmit(&self, now: Instant) -> bool {
-        matches!(self.link, Link::Up { draining: false })
-            && (!self.resends.is_empty()
-                || (self.queued > 0 && self.may_send_first())
-                || (!self.retries.is_empty() && self.budget.next_at() <= now))
+        let Link::Up { draining } = self.link else { return false };
+        let has_calls = (self.queued > 0 && self.may_send_first())
+            || !self.resends.is_empty()
+            || (!self.retries.is_empty() && self.budget.next_at() <= now);
+        (has_calls && !draining)
+            || !self.cancels.is_empty()
+            || self.probe.wants_ping()
+            || self.acks.is_due(&self.ring, &self.limits, now)
     }
 
     /// Returns whether the server closes this connection soon and nothing is out on it: the driver
