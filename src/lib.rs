@@ -72,3 +72,8 @@ pub use onceloop_protocol::service;
 pub use onceloop_protocol::value::Value;
 pub use onceloop_reactor::{Config, Cx, Reactor, Registry, Remote};
 pub use onceloop_server::{Builder, Context, Responder, Server};
+
+/// The programs in the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
