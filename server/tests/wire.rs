@@ -157,7 +157,14 @@ impl Wire {
         world.settle();
     }
 
-    fn call(&mut self, world: &mut World, seq: u64, ack: u64, method: &str, args: &impl EncodeArgs) {
+    fn call(
+        &mut self,
+        world: &mut World,
+        seq: u64,
+        ack: u64,
+        method: &str,
+        args: &impl EncodeArgs,
+    ) {
         let bytes = request(seq, ack, method, args);
         self.send(world, &bytes);
     }
@@ -451,8 +458,7 @@ fn more_connections_than_allowed_wait_until_there_is_room() {
     let (first, _) = Wire::hello(&mut world, Order::Unordered);
     let (_second, _) = Wire::hello(&mut world, Order::Unordered);
     let mut third = Wire::open(&mut world);
-    let hello =
-        Hello { version: 1, features: 0, window: 8, order: Order::Unordered, token: None };
+    let hello = Hello { version: 1, features: 0, window: 8, order: Order::Unordered, token: None };
     third.begin(&mut world, Kind::Hello, &hello);
     assert!(third.all(&mut world).is_empty());
     drop(first);
