@@ -290,14 +290,19 @@ impl<S: 'static> Source<S> for Core<S> {
 
     fn handle_io(&mut self, _io: &mut Io<'_>) {}
 
-    fn dispatch(cx: &mut Cx<'_, S>, id: Id<Self>, _input: &mut Input<'_>) {
-        while Self::tell_change(cx, id) {}
-        while let Some((continuation, answer)) =
-            cx.registry.get_mut(id).and_then(|core| core.session.next_ended())
-        {
+    fn dispatch(cx: &mut Cx<'_, S>, id: Id<Self>, input: &mut Input<'_>) {
+        for _ in 0..input.requests_max() {
+            if Self::tell_change(cx, id) {
+                continue;
+            }
+            let ended = cx.registry.get_mut(id).and_then(|core| core.session.next_ended());
+            let Some((continuation, answer)) = ended else {
+                return Self::end(cx, id);
+            };
             continuation(answer, cx);
         }
-        Self::end(cx, id);
+        // Others have their turn before the rest is told.
+        cx.registry.wake(id);
     }
 
     fn on_deadline(cx: &mut Cx<'_, S>, id: Id<Self>) {

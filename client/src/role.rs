@@ -80,10 +80,15 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         }
     }
 
-    fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: Frame<'_>, out: &mut Vec<u8>) {
+    fn on_frame(
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) {
         let now = cx.registry.now();
         let Some((core_id, core)) = find(cx, id) else { return };
-        let taken = core.session.on_frame(&frame, now, out);
+        let taken = core.session.on_frame(frame, now, out);
         let is_busy = core.is_busy(now);
         if matches!(frame.header.kind, Kind::Welcome | Kind::Resumed) && taken.is_ok() {
             // A later loss begins with all addresses again.

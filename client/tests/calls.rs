@@ -12,7 +12,7 @@ use onceloop_protocol::error::{CallError, Code, Ran};
 use onceloop_protocol::handshake::Order;
 use onceloop_protocol::method::DynamicMethod;
 use onceloop_protocol::value::Value;
-use support::{World, bank, err, hasty_limits, ok};
+use support::{App, World, bank, err, hasty_limits, ok};
 
 #[test]
 fn a_reply_comes_back_in_a_later_turn() {
@@ -177,7 +177,10 @@ fn a_cancel_reaches_the_server() {
 fn a_deadline_ends_a_call_and_reaches_the_server() {
     let mut world = World::new();
     let (_, client) = world.pair();
-    let options = CallOptions::new().deadline(Duration::from_millis(30));
+    client.call(world.registry(), bank::debit, (1,), note!(0));
+    assert_eq!(world.answers(1), [ok(0, "1")]);
+    // Long enough to reach the server on a machine that is busy with something else.
+    let options = CallOptions::new().deadline(Duration::from_millis(300));
     client.call_with(world.registry(), options, bank::later, (5,), note!(1));
     world.until(|world| !world.app.waiting.is_empty());
     assert!(world.app.waiting[0].1.call().deadline().is_some());
@@ -233,4 +236,23 @@ fn a_client_is_a_small_id_that_may_cross_threads() {
     fn is_send<T: Copy + Send>() {}
     is_send::<Client<Rc<u8>>>();
     assert_eq!(size_of::<Client<u8>>(), 8);
+}
+
+#[test]
+fn a_client_that_closes_with_many_calls_answers_all_and_then_says_so() {
+    let mut world = World::new();
+    let path = support::SocketPath::new();
+    let builder = Client::<App>::builder().on_state(|state, cx| {
+        if *state == State::Closed {
+            assert_eq!(cx.state.answers.len(), 5_000, "told last");
+            cx.state.balance = 1;
+        }
+    });
+    let client = builder.connect(world.registry(), path.address()).unwrap();
+    for call in 0..5_000 {
+        client.call(world.registry(), bank::debit, (1,), note!(call));
+    }
+    client.close(world.registry());
+    world.until(|world| world.app.balance == 1);
+    assert!(world.app.answers.iter().all(|answer| matches!(answer.reply, Err((Ran::No, _)))));
 }

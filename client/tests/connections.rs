@@ -138,7 +138,7 @@ fn a_name_that_cannot_be_resolved_is_said_and_tried_again() {
     let mut world = World::new();
     // An empty label: refused by the resolver itself, which asks nobody.
     let client = watched().connect(world.registry(), "no..name:7000").unwrap();
-    let options = CallOptions::new().deadline(Duration::from_millis(40));
+    let options = CallOptions::new().deadline(Duration::from_millis(300));
     client.call_with(world.registry(), options, bank::balance, (), |reply, cx| {
         let error = reply.unwrap_err();
         assert!(error.to_string().contains("no..name:7000 cannot be resolved"), "{error}");

@@ -140,7 +140,7 @@ pub(crate) fn server() -> onceloop_server::Builder<App> {
         })
 }
 
-/// Returns a builder that is in a hurry: everything that takes its time takes less.
+/// Returns a builder of a client that comes back at once.
 pub(crate) fn hasty() -> Builder<App> {
     Client::builder().limits(hasty_limits())
 }
@@ -149,7 +149,6 @@ pub(crate) fn hasty_limits() -> Limits {
     let mut limits = Limits::default();
     limits.backoff_min = Duration::from_millis(1);
     limits.backoff_max = Duration::from_millis(5);
-    limits.retransmit_timeout = Duration::from_millis(50);
     limits
 }
 
