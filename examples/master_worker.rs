@@ -14,7 +14,7 @@ use std::time::Duration;
 use onceloop::{Address, Builder, Client, Cx, Reactor};
 
 const WORKERS: usize = 4;
-const TASKS: u64 = 40;
+const TASKS: usize = 40;
 /// How long the slow worker takes for a task.
 const SLOW: Duration = Duration::from_millis(20);
 
@@ -22,14 +22,14 @@ onceloop::service! {
     /// Does tasks.
     pub mod worker {
         /// Runs a task: sums the squares below `n`.
-        fn run_task(n: u64) -> u64;
+        fn run_task(n: usize) -> u64;
     }
 }
 
 /// What the master keeps.
 struct Master {
     workers: Vec<Client<Master>>,
-    tasks: std::ops::Range<u64>,
+    tasks: std::ops::Range<usize>,
     /// Results by task.
     results: Vec<Option<u64>>,
     /// How many tasks each worker did.
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut master = Master {
         workers: Vec::new(),
         tasks: 0..TASKS,
-        results: vec![None; TASKS as usize],
+        results: vec![None; TASKS],
         done_by: vec![0; WORKERS],
         failures: 0,
     };
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Gives a worker the next task; its reply asks for the one after.
 fn give_task(worker: usize, cx: &mut Cx<'_, Master>) {
     let Some(task) = cx.state.tasks.next() else {
-        if cx.state.results.iter().flatten().count() + cx.state.failures == TASKS as usize {
+        if cx.state.results.iter().flatten().count() + cx.state.failures == TASKS {
             cx.registry.stop();
         }
         return;
@@ -77,7 +77,7 @@ fn give_task(worker: usize, cx: &mut Cx<'_, Master>) {
     client.call(cx.registry, worker::run_task, (task,), move |reply, cx| {
         match reply {
             Ok(result) => {
-                cx.state.results[task as usize] = Some(result);
+                cx.state.results[task] = Some(result);
                 cx.state.done_by[worker] += 1;
             }
             // Whether it may be given to another worker is told by `error.ran()`.
@@ -105,7 +105,7 @@ fn work(worker: usize, tell: &mpsc::Sender<Address>) -> Result<(), Box<dyn Error
     let mut reactor = Reactor::<()>::new()?;
     let server = Builder::new()
         .deferred(worker::run_task, move |(n,), responder, cx| {
-            let result = (0..n).map(|i| i * i).sum();
+            let result = (0..n as u64).map(|i| i * i).sum();
             // A slow worker, not a blocked one: the answer waits in a timer.
             let delay = if worker == 0 { SLOW } else { Duration::ZERO };
             cx.registry.after(delay, move |cx| responder.respond(cx, Ok(result)));

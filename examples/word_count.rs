@@ -161,7 +161,7 @@ fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while rest.len() > PIECE_BYTES {
-        let near = rest.floor_char_boundary(PIECE_BYTES);
+        let near = (0..=PIECE_BYTES).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(0);
         // A word longer than a piece makes the piece longer.
         let before = rest[..near].rfind(char::is_whitespace).filter(|&at| at > 0);
         let after = || rest[near..].find(char::is_whitespace).map(|at| near + at);

@@ -95,8 +95,9 @@ fn master_worker_does_every_task_and_the_slow_worker_holds_nobody_up() {
     let expected = format!("40 tasks by 4 workers, in sum {sum}; 0 failed");
     assert_eq!(line(&output, "40 tasks"), expected);
     let done = |worker: usize| -> u64 {
-        let words = line(&output, &format!("worker {worker} did")).split(' ');
-        words.skip(3).next().and_then(|n| n.parse().ok()).expect("a number")
+        let start = format!("worker {worker} did ");
+        let number = line(&output, &start)[start.len()..].split(' ').next();
+        number.and_then(|n| n.parse().ok()).expect("a number")
     };
     assert_eq!((0..4).map(done).sum::<u64>(), 40);
     assert!(done(0) < done(1), "the slow one does less:\n{output}");

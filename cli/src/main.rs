@@ -1,5 +1,4 @@
 //! The command `onceloop`: a server to try, calls by hand, and the C10k benchmark.
-#![expect(clippy::print_stdout, reason = "a command prints its results")]
 
 mod c10k;
 mod call;

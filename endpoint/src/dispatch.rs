@@ -80,14 +80,12 @@ fn run_frames<S: 'static, R: Role<S>>(
             return Stop::Congested;
         }
         let scan_limits = ScanLimits::of(limits);
-        let body_bytes_max = if connection.role.is_established() {
-            limits.body_bytes_max
-        } else {
-            limits.handshake_body_bytes_max
-        };
+        let is_established = connection.role.is_established();
+        let body_bytes_max =
+            if is_established { limits.body_bytes_max } else { limits.handshake_body_bytes_max };
         match connection.cutter.next(unread, body_bytes_max) {
             Cut::Frame(frame) => match refuse(&frame, &scan_limits) {
-                None => run_frame(cx, id, frame, out),
+                None => run_frame(cx, id, &frame, is_established, out),
                 Some(refusal) => R::on_refused(cx, id, frame.header, refusal, out),
             },
             Cut::NeedMore(bytes) => return Stop::Partial(bytes),
@@ -127,15 +125,16 @@ fn too_large(length: usize, body_bytes_max: usize) -> Refusal {
 fn run_frame<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
-    frame: Frame<'_>,
+    frame: &Frame<'_>,
+    is_established: bool,
     out: &mut Vec<u8>,
 ) {
     log::trace!("connection {}: {:?} seq {}", id.to_bits(), frame.header.kind, frame.header.seq);
     match frame.header.kind {
-        Kind::Ping => {
+        Kind::Ping if is_established => {
             Header::new(Kind::Pong, frame.header.seq).append(&[], out);
         }
-        Kind::Pong => {}
+        Kind::Pong if is_established => {}
         _ => R::on_frame(cx, id, frame, out),
     }
 }

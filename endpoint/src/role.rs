@@ -21,7 +21,7 @@ pub trait Role<S: 'static>: Sized + 'static {
 
     /// A whole frame came, within the limits, its body scanned, its critical flags understood. PING
     /// and PONG do not come here.
-    fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: Frame<'_>, out: &mut Vec<u8>);
+    fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: &Frame<'_>, out: &mut Vec<u8>);
 
     /// A frame came whose header is readable and whose body is too large or was refused by the
     /// scan; the body is skipped and the connection lives.

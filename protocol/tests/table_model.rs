@@ -208,7 +208,7 @@ impl World {
             time_left_ms: copy.time_left_ms,
         };
         let request = Request {
-            frame: Frame { header, body: &body },
+            frame: &Frame { header, body: &body },
             connection: copy.connection,
             digest: self.table.digest(METHOD, &body),
             is_idempotent: copy.is_idempotent,
@@ -425,7 +425,7 @@ impl World {
         let mut header = Header::new(Kind::Request, seq);
         header.method = METHOD;
         let request = Request {
-            frame: Frame { header, body: &body },
+            frame: &Frame { header, body: &body },
             connection: session.connection.expect("it has just been attached"),
             digest: self.table.digest(METHOD, &body),
             is_idempotent: false,
@@ -473,8 +473,13 @@ impl World {
             let header = Header::new(Kind::Request, 1);
             let frame = Frame { header, body: &[1] };
             let digest = self.table.digest(METHOD, &[1]);
-            let request =
-                Request { frame, connection: 1, digest, is_idempotent: true, refusal: None };
+            let request = Request {
+                frame: &frame,
+                connection: 1,
+                digest,
+                is_idempotent: true,
+                refusal: None,
+            };
             let found = self.table.admit(key, &request, self.now);
             let Admission::Refuse(refusal) = found else { panic!("{found:?}") };
             assert_eq!(refusal.code, Code::SessionUnknown);
@@ -547,8 +552,13 @@ impl World {
         let runs = self.running.iter().any(|running| running.xid.is_some_and(|(of, _)| of == i));
         // A request by a connection that nobody knows tells whether there is a session to fence it.
         let frame = Frame { header: Header::new(Kind::Request, 1), body: &[] };
-        let request =
-            Request { frame, connection: NOBODY, digest: 0, is_idempotent: false, refusal: None };
+        let request = Request {
+            frame: &frame,
+            connection: NOBODY,
+            digest: 0,
+            is_idempotent: false,
+            refusal: None,
+        };
         let is_there = match self.table.admit(session.key, &request, self.now) {
             Admission::Close(refusal) => refusal.code == Code::Fenced,
             _ => false,

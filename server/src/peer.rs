@@ -52,15 +52,15 @@ impl<S: 'static> Role<S> for Peer<S> {
     fn on_frame(
         cx: &mut Cx<'_, S>,
         id: Id<PeerConnection<S>>,
-        frame: Frame<'_>,
+        frame: &Frame<'_>,
         out: &mut Vec<u8>,
     ) {
         let Some(connection) = cx.registry.get(id) else { return };
         let peer = *connection.role();
-        let Some(session) = peer.session else { return handshake(cx, id, peer.core, &frame, out) };
+        let Some(session) = peer.session else { return handshake(cx, id, peer.core, frame, out) };
         match frame.header.kind {
-            Kind::Request => request::run(cx, id, &peer, session, &frame, out),
-            Kind::Notify => request::notify(cx, id, &peer, &frame),
+            Kind::Request => request::run(cx, id, &peer, session, frame, out),
+            Kind::Notify => request::notify(cx, id, &peer, frame),
             Kind::Ack => acknowledge(cx, id, &peer, session, frame.header.seq, out),
             Kind::Cancel => cancel(cx, &peer, session, frame.header.seq, out),
             Kind::Bye => bye(cx, id, &peer, session, frame.header.seq),
@@ -90,7 +90,12 @@ impl<S: 'static> Role<S> for Peer<S> {
         match header.kind {
             Kind::Request if is_established => refusal.append(header.seq, out),
             Kind::Notify if is_established => {}
-            _ => fail(cx, id, &refusal, out),
+            _ => {
+                if !is_established {
+                    out.extend_from_slice(&MAGIC);
+                }
+                fail(cx, id, &refusal, out);
+            }
         }
     }
 

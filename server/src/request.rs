@@ -34,7 +34,7 @@ pub(crate) fn run<S: 'static>(
     let handlers = Rc::clone(&core.handlers);
     let handler = handlers.find(header.method);
     let request = Request {
-        frame: *frame,
+        frame,
         connection: id.to_bits(),
         digest: core.table.digest(header.method, frame.body),
         is_idempotent: handler.is_some_and(|handler| handler.is_idempotent),

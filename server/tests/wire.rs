@@ -20,7 +20,7 @@ onceloop_protocol::service! {
         fn debit(amount: u64) -> u64;
         fn later(amount: u64) -> u64;
         fn broken();
-        fn big(bytes: u64) -> bytes::Bytes;
+        fn big(bytes: usize) -> bytes::Bytes;
         #[idempotent]
         fn balance() -> u64;
     }
@@ -57,7 +57,7 @@ impl World {
                 cx.state.waiting.push((amount, responder));
             })
             .method(bank::broken, |(), _| panic!("on purpose"))
-            .method(bank::big, |(bytes,), _| Ok(vec![7; bytes as usize].into()))
+            .method(bank::big, |(bytes,), _| Ok(vec![7; bytes].into()))
             .method(bank::balance, |(), cx| Ok(cx.state.spent))
             .listen(reactor.registry(), "127.0.0.1:0")
             .expect("a server");
@@ -342,7 +342,7 @@ fn a_body_that_is_too_large_is_skipped_and_the_connection_lives() {
 fn a_large_request_and_a_large_reply_come_through_in_pieces() {
     let mut world = World::new();
     let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
-    wire.call(&mut world, 1, 0, "bank.big", &(1_000_000u64,));
+    wire.call(&mut world, 1, 0, "bank.big", &(1_000_000usize,));
     let reply = wire.one(&mut world);
     let bytes: bytes::Bytes = codec::decode_whole(&reply.body).expect("bytes");
     assert_eq!(bytes.len(), 1_000_000);
@@ -351,7 +351,7 @@ fn a_large_request_and_a_large_reply_come_through_in_pieces() {
         wire.send(&mut world, piece);
     }
     assert_eq!(wire.one(&mut world).code(), Some(Code::BadArguments), "whole, but not a number");
-    wire.call(&mut world, 3, 1, "bank.big", &(2_000_000u64,));
+    wire.call(&mut world, 3, 1, "bank.big", &(2_000_000usize,));
     assert_eq!(wire.one(&mut world).code(), Some(Code::ApplicationError), "no frame carries that");
 }
 

@@ -347,7 +347,7 @@ impl<'a> Connection<'a> {
             };
             let arguments = at.start + header.kind.header_bytes()..at.end;
             let request = Request {
-                frame: Frame { header, body: &self.input[arguments.clone()] },
+                frame: &Frame { header, body: &self.input[arguments.clone()] },
                 connection: self.number,
                 digest,
                 is_idempotent: false,

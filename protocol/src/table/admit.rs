@@ -14,7 +14,7 @@ const BUSY_RETRY_AFTER_MS: u32 = 100;
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// The frame it came in, its body scanned.
-    pub frame: Frame<'a>,
+    pub frame: &'a Frame<'a>,
     /// By which connection it came.
     pub connection: u64,
     /// [`Table::digest`] of its method and body.

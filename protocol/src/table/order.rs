@@ -72,7 +72,7 @@ impl Table {
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Frame { header, body } = request.frame;
+        let Frame { header, body } = *request.frame;
         let session = self.sessions.get_mut(key).expect("admit has found it");
         let in_order = session.in_order.as_mut().expect("only in-order sessions hold requests");
         if in_order.held_bytes + body.len() > self.limits.held_bytes_per_session_max {

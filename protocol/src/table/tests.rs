@@ -64,7 +64,7 @@ impl Fixture {
             time_left_ms: copy.time_left_ms,
         };
         let request = Request {
-            frame: Frame { header, body: &copy.body },
+            frame: &Frame { header, body: &copy.body },
             connection: copy.connection.unwrap_or(self.connection),
             digest: self.table.digest(header.method, &copy.body),
             is_idempotent: copy.is_idempotent,

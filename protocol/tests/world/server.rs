@@ -166,7 +166,7 @@ impl Server {
         let seq = frame.header.seq;
         let digest = self.table.digest(frame.header.method, frame.body);
         let refusal = (!self.faults.quiet && dice.once_in(6)).then_some(Code::Busy);
-        let request = Request { frame: *frame, connection, digest, is_idempotent: true, refusal };
+        let request = Request { frame, connection, digest, is_idempotent: true, refusal };
         let out = self.out.entry(connection).or_default();
         match self.table.admit(key, &request, now) {
             Admission::Again(answer) => out.extend_from_slice(answer),
