@@ -210,7 +210,12 @@ pub struct Fault {
 impl Fault {
     /// Returns a fault with a code and a message.
     pub fn new(code: Code, message: impl Into<String>) -> Fault {
-        Fault { code: Some(code), class: code.class(), message: message.into(), retry_after_ms: None }
+        Fault {
+            code: Some(code),
+            class: code.class(),
+            message: message.into(),
+            retry_after_ms: None,
+        }
     }
 
     /// Returns the fault that an ERROR frame's body tells of.
@@ -289,7 +294,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
         match self {
             CallError::Application(error) => write!(f, "the call failed: {error}"),
             CallError::Executed(fault) => write!(f, "the call ran, but gave no result: {fault}"),
-            CallError::Indeterminate(fault) => write!(f, "the call may or may not have run: {fault}"),
+            CallError::Indeterminate(fault) => {
+                write!(f, "the call may or may not have run: {fault}")
+            }
             CallError::NotExecuted(fault) => write!(f, "the call did not run: {fault}"),
         }
     }

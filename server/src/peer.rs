@@ -70,7 +70,7 @@ impl<S: 'static> Role<S> for Peer<S> {
             }
         }
         if peer.is_in_order {
-            request::run_held(cx, id, &peer, session, out);
+            request::run_held(cx, peer.core, session);
         }
     }
 

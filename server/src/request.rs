@@ -52,23 +52,34 @@ pub(crate) fn run<S: 'static>(
     }
 }
 
-/// In-order session: runs the requests whose turn has come.
-pub(crate) fn run_held<S: 'static>(
-    cx: &mut Cx<'_, S>,
-    id: Id<PeerConnection<S>>,
-    peer: &Peer<S>,
-    session: SessionKey,
-    out: &mut Vec<u8>,
-) {
+/// In-order session: runs the requests whose turn has come, each as if it came now, by the
+/// connection it waits on.
+pub(crate) fn run_held<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, session: SessionKey) {
     loop {
         let now = cx.registry.now();
-        let Some(core) = cx.registry.get_mut(peer.core) else { return };
-        let held = core.table.next_held(session, now);
-        let deadline = core.table.next_deadline();
-        cx.registry.set_deadline(peer.core, deadline);
+        let Some(this) = cx.registry.get_mut(core) else { return };
+        let held = this.table.next_held(session, now);
+        let deadline = this.table.next_deadline();
+        cx.registry.set_deadline(core, deadline);
         let Some(held) = held else { return };
-        run(cx, id, peer, session, &held.frame(), out);
+        let id = Id::<PeerConnection<S>>::from_bits(held.connection());
+        let Some(connection) = cx.registry.get(id) else { continue };
+        let peer = *connection.role();
+        let mut out = cx.registry.take_buffer();
+        run(cx, id, &peer, session, &held.frame(), &mut out);
+        send(cx, id, out);
     }
+}
+
+/// Queues whole frames on a connection, if it is still there.
+pub(crate) fn send<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, out: Vec<u8>) {
+    if let Some(connection) = cx.registry.get_mut(id)
+        && !out.is_empty()
+    {
+        connection.out().extend_from_slice(&out);
+        cx.registry.touch(id);
+    }
+    cx.registry.give_buffer(out);
 }
 
 #[expect(clippy::too_many_arguments, reason = "the call and where it came from; used once")]

@@ -79,17 +79,10 @@ impl<S: 'static, M: Method> Drop for Responder<S, M> {
 /// Delivers the frame in `out`, and runs what waited for its call.
 fn answer<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>, mut out: Vec<u8>) {
     request::deliver(cx, call.connection, call, 0, &mut out);
-    if let Some(connection) = cx.registry.get_mut(call.connection) {
-        let peer = *connection.role();
-        if let (Some(session), true) = (peer.session, peer.is_in_order) {
-            request::run_held(cx, call.connection, &peer, session, &mut out);
-        }
-    }
-    if let Some(connection) = cx.registry.get_mut(call.connection)
-        && !out.is_empty()
+    request::send(cx, call.connection, out);
+    if let Some(session) = call.session
+        && cx.registry.get(call.core).is_some_and(|core| core.table.is_in_order(session))
     {
-        connection.out().extend_from_slice(&out);
-        cx.registry.touch(call.connection);
+        request::run_held(cx, call.core, session);
     }
-    cx.registry.give_buffer(out);
 }

@@ -464,3 +464,18 @@ fn more_connections_than_allowed_wait_until_there_is_room() {
     drop(first);
     assert_eq!(third.one(&mut world).header.kind, Kind::Welcome);
 }
+
+#[test]
+fn a_late_answer_lets_run_what_waits_on_a_newer_connection() {
+    let mut world = World::new();
+    let (mut first, welcome) = Wire::hello(&mut world, Order::InOrder);
+    first.call(&mut world, 1, 0, "bank.later", &(5u64,));
+    drop(first);
+    let mut second = Wire::resume(&mut world, &welcome, 1, 0);
+    assert_eq!(second.one(&mut world).header.kind, Kind::Resumed);
+    second.call(&mut world, 2, 0, "bank.debit", &(10u64,));
+    assert!(second.all(&mut world).is_empty(), "it waits for the first call");
+    world.answer_all();
+    let frames = second.all(&mut world);
+    assert_eq!(frames.iter().map(|frame| frame.header.seq).collect::<Vec<_>>(), [1, 2]);
+}
