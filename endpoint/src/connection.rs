@@ -263,6 +263,10 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
                     self.is_new = true;
                     self.began_at = self.settings.ticks(io.now());
                     self.received_at = self.began_at;
+                    if self.stream.is_readable() {
+                        // The peer spoke first, and its event was this one.
+                        io.again();
+                    }
                     return io.dispatch();
                 }
                 Ok(false) => return,
