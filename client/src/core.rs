@@ -31,6 +31,9 @@ pub(crate) type OnState<S> = Box<dyn for<'a, 'b, 'c> FnMut(&'a State, &'b mut Cx
 /// look is cheap.
 const CONGESTION_PAUSE: Duration = Duration::from_millis(10);
 
+/// How precisely a connection knows when bytes last came.
+const RECEIVED_PRECISION: Duration = Duration::from_millis(1);
+
 /// A key that names no call, for one that was refused.
 const NO_CALL: CallKey = CallKey::from_bits(u64::MAX);
 
@@ -312,7 +315,9 @@ impl<S: 'static> Source<S> for Core<S> {
         if let Link::Open(connection) = core.link
             && let Some((core, open)) = cx.registry.get2_mut(id, connection)
         {
-            core.session.on_bytes(open.last_received(now));
+            // Rounded up: an answer that comes within a millisecond of its PING came after it.
+            let heard_at = open.last_received(now) + RECEIVED_PRECISION;
+            core.session.on_bytes(heard_at.min(now));
         }
         let Some(core) = cx.registry.get_mut(id) else { return };
         let result = core.session.on_deadline(now);

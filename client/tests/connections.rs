@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -173,21 +173,17 @@ fn every_address_of_a_name_is_tried() {
 #[test]
 fn a_stranger_on_the_port_is_told_apart() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let stranger = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
-    });
     let mut world = World::new();
     let mut limits = hasty_limits();
     limits.backoff_min = Duration::from_secs(60);
     limits.backoff_max = Duration::from_secs(60);
+    let address = listener.local_addr().unwrap();
     let client = watched().limits(limits).connect(world.registry(), address).unwrap();
+    // It speaks first: its bytes are there when the client learns that it is connected.
+    let (mut stranger, _) = listener.accept().unwrap();
+    stranger.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     world.until(|world| world.app.states.len() >= 2);
     let State::Disconnected { why, retry_in } = client.state(world.registry()) else { panic!() };
     assert!(why.contains("HTTP"), "{why}");
     assert!(retry_in >= Duration::from_secs(48));
-    stranger.join().unwrap();
 }
