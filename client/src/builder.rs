@@ -105,6 +105,9 @@ impl<S: 'static> Builder<S> {
         // The session bounds the output. A client that stopped reading, as a server does, could wait
         // for a server that waits for it.
         let mut limits = self.limits;
+        // One body may be added below the mark: that much is no sign of a peer that does not read.
+        let queued_bytes_max = limits.output_bytes_mark.saturating_add(2 * limits.body_bytes_max);
+        limits.output_bytes_max = limits.output_bytes_max.max(queued_bytes_max);
         limits.output_bytes_mark = usize::MAX;
         let settings = Rc::new(Settings::new(limits, now));
         let targets = Targets::new(address);

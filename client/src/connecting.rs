@@ -137,13 +137,13 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// Gives up the connection there is, and tells the session.
-    pub(crate) fn disconnect(registry: &mut Registry<S>, id: Id<Self>, why: Closed) {
+    /// Gives up the connection there is, and tells the session; `why` is for a person.
+    pub(crate) fn disconnect(registry: &mut Registry<S>, id: Id<Self>, why: &str) {
         let Some(core) = registry.get_mut(id) else { return };
         let link = std::mem::replace(&mut core.link, Link::Down);
-        Self::lost(registry, id, &why.to_string());
+        Self::lost(registry, id, why);
         if let Link::Open(connection) | Link::Connecting(connection) = link {
-            onceloop_endpoint::close(registry, connection, why);
+            onceloop_endpoint::close(registry, connection, Closed::Local("given up by the client"));
         }
         Self::connect_if_due(registry, id);
     }

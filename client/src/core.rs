@@ -322,7 +322,7 @@ impl<S: 'static> Source<S> for Core<S> {
         let Some(core) = cx.registry.get_mut(id) else { return };
         let result = core.session.on_deadline(now);
         if let Err(fault) = result {
-            Self::disconnect(cx.registry, id, Closed::Protocol(fault.to_string()));
+            Self::disconnect(cx.registry, id, &fault.to_string());
         }
         Self::connect_if_due(cx.registry, id);
         Self::pump(cx.registry, id);

@@ -2,7 +2,7 @@
 
 use onceloop_endpoint::{Closed, Connection, Role};
 use onceloop_protocol::cutter::FramingError;
-use onceloop_protocol::error::Fault;
+use onceloop_protocol::error::{Code, Fault};
 use onceloop_protocol::frame::{Frame, Header, Kind};
 use onceloop_protocol::session::Answer;
 use onceloop_protocol::table::Refusal;
@@ -48,7 +48,10 @@ fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, ta
             }
         }
         Err(fault) => {
-            Core::disconnect(cx.registry, core_id, Closed::Protocol(fault.to_string()));
+            if matches!(fault.code, Some(Code::Protocol | Code::Unsupported)) {
+                log::warn!("the server breaks the protocol: {fault}");
+            }
+            Core::disconnect(cx.registry, core_id, &fault.to_string());
         }
     }
 }
@@ -57,8 +60,7 @@ fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, ta
 fn attend<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>) {
     Core::pump(cx.registry, core_id);
     if cx.registry.get(core_id).is_some_and(|core| core.session.is_drained()) {
-        let why = Closed::Local("the server is shutting down");
-        Core::disconnect(cx.registry, core_id, why);
+        Core::disconnect(cx.registry, core_id, "the server is shutting down");
     }
 }
 
@@ -122,7 +124,8 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         _out: &mut Vec<u8>,
     ) {
         if let Some((core_id, _)) = find(cx, id) {
-            Core::disconnect(cx.registry, core_id, Closed::Protocol(error.to_string()));
+            log::warn!("what answers is no onceloop server: {error}");
+            Core::disconnect(cx.registry, core_id, &error.to_string());
         }
     }
 
