@@ -237,8 +237,7 @@ impl<S> Reactor<S> {
         }
     }
 
-    /// Moves the sources of all events to the ready queue, and makes room for more events if
-    /// they came back full.
+    /// Moves the sources of all events to the ready queue.
     fn take_events(&mut self) -> usize {
         let mut count = 0;
         for event in &self.events {
@@ -248,12 +247,6 @@ impl<S> Reactor<S> {
             } else {
                 self.registry.note_event(event);
             }
-        }
-        let capacity = self.events.capacity();
-        if count == capacity && capacity < Config::EVENTS_MAX {
-            let doubled = (2 * capacity).min(Config::EVENTS_MAX);
-            log::debug!("{count} events in one poll: room for {doubled} from now on");
-            self.events = mio::Events::with_capacity(doubled);
         }
         count
     }
