@@ -1,12 +1,11 @@
 //! A client for a program without a loop: it turns its own while it waits.
 
 use std::cell::Cell;
-use std::error::Error;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use onceloop_endpoint::Address;
+use onceloop_endpoint::ToAddress;
 use onceloop_protocol::error::{CallError, Class, Code, Fault};
 use onceloop_protocol::method::{Caller, Method};
 use onceloop_reactor::{Reactor, Registry};
@@ -47,11 +46,7 @@ impl BlockingClient {
     ///
     /// # Errors
     /// If the address is none, or the system refuses what a loop needs.
-    pub fn connect<A>(address: A) -> io::Result<BlockingClient>
-    where
-        A: TryInto<Address>,
-        A::Error: Error + Send + Sync + 'static,
-    {
+    pub fn connect(address: impl ToAddress) -> io::Result<BlockingClient> {
         BlockingClient::connect_with(Client::builder(), address)
     }
 
@@ -59,11 +54,10 @@ impl BlockingClient {
     ///
     /// # Errors
     /// As for [`BlockingClient::connect`].
-    pub fn connect_with<A>(builder: Builder<()>, address: A) -> io::Result<BlockingClient>
-    where
-        A: TryInto<Address>,
-        A::Error: Error + Send + Sync + 'static,
-    {
+    pub fn connect_with(
+        builder: Builder<()>,
+        address: impl ToAddress,
+    ) -> io::Result<BlockingClient> {
         let mut reactor = Reactor::new()?;
         let client = builder.connect(reactor.registry(), address)?;
         Ok(BlockingClient { reactor, client })

@@ -1,12 +1,11 @@
 //! What is chosen for a client before it connects.
 
-use std::error::Error;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceloop_endpoint::{Address, Settings};
+use onceloop_endpoint::{Settings, ToAddress};
 use onceloop_protocol::handshake::Order;
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::session::Session;
@@ -89,14 +88,12 @@ impl<S: 'static> Builder<S> {
     ///
     /// # Errors
     /// If the address is none, or the system gives no random bytes.
-    pub fn connect<A>(self, registry: &mut Registry<S>, address: A) -> io::Result<Client<S>>
-    where
-        A: TryInto<Address>,
-        A::Error: Error + Send + Sync + 'static,
-    {
-        let address = address
-            .try_into()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    pub fn connect(
+        self,
+        registry: &mut Registry<S>,
+        address: impl ToAddress,
+    ) -> io::Result<Client<S>> {
+        let address = address.to_address()?;
         let mut seed = [0; 8];
         os::random_bytes(&mut seed)?;
         let now = registry.now();

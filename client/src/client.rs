@@ -1,10 +1,9 @@
 //! A client as its program holds it: an id, and what can be done with it.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 
-use onceloop_endpoint::Address;
+use onceloop_endpoint::ToAddress;
 use onceloop_protocol::codec::EncodeArgs;
 use onceloop_protocol::error::{CallError, Fault};
 use onceloop_protocol::method::Method;
@@ -39,11 +38,7 @@ impl<S: 'static> Client<S> {
     ///
     /// # Errors
     /// If the address is none, or the system gives no random bytes.
-    pub fn connect<A>(registry: &mut Registry<S>, address: A) -> io::Result<Client<S>>
-    where
-        A: TryInto<Address>,
-        A::Error: Error + Send + Sync + 'static,
-    {
+    pub fn connect(registry: &mut Registry<S>, address: impl ToAddress) -> io::Result<Client<S>> {
         Builder::new().connect(registry, address)
     }
 

@@ -1,5 +1,6 @@
 //! Where a server is.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -34,6 +35,25 @@ impl Address {
     }
 }
 
+/// What can be taken for an [`Address`]: a text, a `SocketAddr`, or an `Address` itself.
+pub trait ToAddress {
+    /// Returns the address.
+    ///
+    /// # Errors
+    /// If it is none: `InvalidInput`, with a sentence that says how one is written.
+    fn to_address(self) -> io::Result<Address>;
+}
+
+impl<A> ToAddress for A
+where
+    A: TryInto<Address>,
+    A::Error: Error + Send + Sync + 'static,
+{
+    fn to_address(self) -> io::Result<Address> {
+        self.try_into().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+}
+
 /// A text that is no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadAddress(String);
@@ -44,13 +64,7 @@ impl fmt::Display for BadAddress {
     }
 }
 
-impl std::error::Error for BadAddress {}
-
-impl From<BadAddress> for io::Error {
-    fn from(error: BadAddress) -> Self {
-        io::Error::new(io::ErrorKind::InvalidInput, error)
-    }
-}
+impl Error for BadAddress {}
 
 impl FromStr for Address {
     type Err = BadAddress;

@@ -15,7 +15,7 @@ mod output;
 mod role;
 mod settings;
 
-pub use self::address::{Address, BadAddress};
+pub use self::address::{Address, BadAddress, ToAddress};
 pub use self::closed::Closed;
 pub use self::connection::{Connection, close, finish};
 pub use self::role::Role;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use onceloop_reactor::{Config, Cx, Id, Input, Io, Pollable, Reactor, Source};
-use support::{Counter, PATIENCE, Socket, World, settle, turn_until};
+use support::{Counter, PATIENCE, Socket, World, settle};
 
 const BUDGET: usize = 64 * 1024;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use onceloop_endpoint::{Address, Settings};
+use onceloop_endpoint::{Address, Settings, ToAddress};
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::method::{Method, MethodInfo};
 use onceloop_protocol::table::Table;
@@ -104,12 +104,12 @@ impl<S: 'static> Builder<S> {
     ///
     /// # Errors
     /// If two methods have one id, a demanded one has no handler, or it cannot listen there.
-    pub fn listen<A>(self, registry: &mut Registry<S>, address: A) -> Result<Server<S>, ListenError>
-    where
-        A: TryInto<Address>,
-        io::Error: From<A::Error>,
-    {
-        let address = address.try_into().map_err(io::Error::from)?;
+    pub fn listen(
+        self,
+        registry: &mut Registry<S>,
+        address: impl ToAddress,
+    ) -> Result<Server<S>, ListenError> {
+        let address = address.to_address()?;
         let server = self.start(registry)?;
         let attached = bind(&address).and_then(|listener| server.attach(registry, listener));
         attached.map_err(|error| {

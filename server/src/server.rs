@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use onceloop_endpoint::{Address, Closed, close};
+use onceloop_endpoint::{Address, Closed, ToAddress, close};
 use onceloop_reactor::{Cx, Id, Listener, Registry};
 
 use crate::acceptor::Acceptor;
@@ -40,12 +40,8 @@ impl<S: 'static> Server<S> {
     ///
     /// # Errors
     /// If the address is none, is taken, or the server is gone or draining.
-    pub fn listen<A>(self, registry: &mut Registry<S>, address: A) -> io::Result<()>
-    where
-        A: TryInto<Address>,
-        io::Error: From<A::Error>,
-    {
-        let listener = bind(&address.try_into()?)?;
+    pub fn listen(self, registry: &mut Registry<S>, address: impl ToAddress) -> io::Result<()> {
+        let listener = bind(&address.to_address()?)?;
         self.attach(registry, listener)
     }
 
