@@ -15,21 +15,26 @@ use crate::{Closed, Role, Settings};
 /// An unfinished frame at most this long is copied in front of the next read, so that it is cut in
 /// one piece; a longer one is read into a buffer of its own.
 const TAIL_COPY_BYTES_MAX: usize = 16 * 1024;
-/// How far the buffer of a long frame runs ahead of what has arrived: a peer that only announces
-/// much gets little.
-const TAIL_AHEAD_BYTES: usize = 64 * 1024;
+/// How far the buffer of a long frame runs ahead of what has arrived: as far as that is long, within
+/// these bounds. A peer that only announces much gets little.
+const TAIL_AHEAD_BYTES_MIN: usize = 4 * 1024;
+const TAIL_AHEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Opened by this end; not there yet.
     Connecting,
+    /// Opened by this end and there; its role has not been told yet.
+    Connected,
     /// Frames go both ways.
     Open,
     /// The peer has sent its FIN; what is owed is still written.
     HalfClosed,
     /// This end has said its last word: what is queued is written, input is dropped.
     Finishing,
+    /// Nothing more can be done here: the task phase closes it, for `ended`.
+    Over,
 }
 
 /// One connection and what it needs between turns: at rest no buffer at all.
@@ -41,26 +46,22 @@ pub struct Connection<R> {
     /// An unfinished frame, or frames beyond the budget of a turn.
     pub(crate) tail: Vec<u8>,
     pub(crate) output: Output,
-    /// Whole bytes of the frame at the front of `tail`, as far as known.
+    /// Why it ends.
+    pub(crate) ended: Option<Box<Closed>>,
+    /// Whole bytes, as far as known, of the frame that has begun: it is in `tail`, or it was refused
+    /// and is being skipped. 0 between frames.
     pub(crate) tail_needs: u32,
-    /// When bytes last came, when the phase and the frame in `tail` began, and when output last made
-    /// progress, in [`Settings::ticks`].
+    /// When bytes last came, in [`Settings::ticks`].
     pub(crate) received_at: u32,
+    /// When that began whose time is limited: the phase; in an open connection the frame that has
+    /// begun, and between frames the wait for the answer to a PING.
     pub(crate) began_at: u32,
-    pub(crate) frame_began_at: u32,
-    pub(crate) written_at: u32,
     pub(crate) phase: Phase,
     pub(crate) pings_missed: u8,
     /// `tail` holds whole frames: not read on before they have run.
     pub(crate) has_backlog: bool,
     /// The stream was left unread; ask for it when there is room again.
     is_paused: bool,
-    /// The connection this end opened is there, and its role has not been told yet.
-    pub(crate) is_new: bool,
-    /// Nothing more can be done here: the task phase closes it, for `ended`.
-    pub(crate) is_over: bool,
-    /// Why it ends.
-    pub(crate) ended: Option<Box<Closed>>,
 }
 
 impl<R> Connection<R> {
@@ -94,18 +95,14 @@ impl<R> Connection<R> {
             cutter: Cutter::new(),
             tail: Vec::new(),
             output: Output::default(),
+            ended: None,
             tail_needs: 0,
             received_at: ticks,
             began_at: ticks,
-            frame_began_at: ticks,
-            written_at: ticks,
             phase: if is_connecting { Phase::Connecting } else { Phase::Open },
             pings_missed: 0,
             has_backlog: false,
             is_paused: false,
-            is_new: false,
-            is_over: false,
-            ended: None,
         })?;
         registry.set_deadline(id, Some(now + timeout));
         Ok(id)
@@ -141,7 +138,19 @@ impl<R> Connection<R> {
     /// Returns whether so much output is queued that nothing more should be asked of this
     /// connection.
     pub fn is_congested(&self) -> bool {
-        self.output.len() > self.settings.limits.output_bytes_mark
+        !self.has_room_beside(0)
+    }
+
+    /// Returns whether another frame may be run that adds to the output, with `bytes` more waiting
+    /// to be added to it.
+    #[inline]
+    pub fn has_room_beside(&self, bytes: usize) -> bool {
+        self.output.len() + bytes <= self.settings.limits.output_bytes_mark
+    }
+
+    /// Returns whether this end has said its last word here: what is queued now may never arrive.
+    pub fn is_finishing(&self) -> bool {
+        matches!(self.phase, Phase::Finishing | Phase::Over)
     }
 
     /// Returns when bytes last came, to the millisecond.
@@ -158,19 +167,16 @@ impl<R> Connection<R> {
     /// Records why the connection is to end, once; the task phase acts on it.
     fn end(&mut self, why: Closed, io: &mut Io<'_>) {
         self.ended.get_or_insert_with(|| Box::new(why));
-        self.is_over = true;
+        self.phase = Phase::Over;
         io.dispatch();
     }
 
     /// Reads until the socket is empty or this turn's share of the buffer is full.
     fn read(&mut self, io: &mut Io<'_>) {
         let ticks = self.settings.ticks(io.now());
-        if !self.tail.is_empty() && self.tail_needs as usize > TAIL_COPY_BYTES_MAX {
+        let is_long = self.tail_needs as usize > TAIL_COPY_BYTES_MAX;
+        if !self.tail.is_empty() && (is_long || io.space().len() <= self.tail.len()) {
             return self.read_long_frame(ticks, io);
-        }
-        if io.space().len() <= self.tail.len() {
-            io.again();
-            return;
         }
         let mut is_first = true;
         while self.stream.is_readable() {
@@ -205,7 +211,8 @@ impl<R> Connection<R> {
         let needs = self.tail_needs as usize;
         while self.stream.is_readable() && self.tail.len() < needs {
             let have = self.tail.len();
-            self.tail.resize(needs.min(have + TAIL_AHEAD_BYTES), 0);
+            let ahead = have.clamp(TAIL_AHEAD_BYTES_MIN, TAIL_AHEAD_BYTES_MAX);
+            self.tail.resize(needs.min(have + ahead), 0);
             let outcome = self.stream.read_into(&mut self.tail[have..]);
             let n = if let Ok(ReadOutcome::Bytes(n)) = outcome { n } else { 0 };
             self.tail.truncate(have + n);
@@ -228,7 +235,11 @@ impl<R> Connection<R> {
 
     fn end_of_input(&mut self, io: &mut Io<'_>) {
         if self.phase == Phase::Finishing {
-            return self.end(Closed::Eof, io);
+            // A peer that sends no more may still read what is queued.
+            if self.output.is_empty() {
+                self.end(Closed::Eof, io);
+            }
+            return;
         }
         self.phase = Phase::HalfClosed;
         self.began_at = self.settings.ticks(io.now());
@@ -259,8 +270,7 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
         if self.phase == Phase::Connecting {
             match self.stream.connect_result() {
                 Ok(true) => {
-                    self.phase = Phase::Open;
-                    self.is_new = true;
+                    self.phase = Phase::Connected;
                     self.began_at = self.settings.ticks(io.now());
                     self.received_at = self.began_at;
                     if self.stream.is_readable() {
@@ -275,7 +285,7 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
         }
         match self.phase {
             Phase::Finishing => self.discard(io),
-            Phase::HalfClosed => {}
+            Phase::HalfClosed | Phase::Over => {}
             _ if self.has_backlog || self.is_congested() => self.is_paused = true,
             _ => self.read(io),
         }
@@ -294,44 +304,44 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
     }
 
     fn flush(&mut self, io: &mut Io<'_>) {
-        if self.phase == Phase::Connecting || self.is_over {
+        if matches!(self.phase, Phase::Connecting | Phase::Over) {
             return;
         }
         let was_congested = self.is_congested();
-        match self.output.flush(&mut self.stream, io) {
+        let now = self.settings.ticks(io.now());
+        match self.output.flush(&mut self.stream, io, now) {
             Ok(Flushed::All) => self.after_output(io),
-            Ok(Flushed::Blocked { progress }) => self.blocked(progress, io),
+            Ok(Flushed::Blocked) => self.blocked(io),
             Err(error) => return self.end(Closed::Io(error), io),
         }
         if was_congested && !self.is_congested() {
-            if self.has_backlog {
-                io.dispatch();
-            } else if std::mem::take(&mut self.is_paused) {
-                io.again();
+            // What waited for room goes on: frames kept back, reading, the role's own. A frame that
+            // has begun could not come while it was not read.
+            if self.phase == Phase::Open && self.role.is_established() {
+                self.began_at = now;
             }
+            io.dispatch();
         }
     }
 }
 
 impl<R> Connection<R> {
     fn after_output(&mut self, io: &mut Io<'_>) {
-        self.written_at = self.settings.ticks(io.now());
         match self.phase {
-            Phase::Connecting | Phase::Open => {}
+            Phase::Connecting | Phase::Connected | Phase::Open | Phase::Over => {}
             // Perhaps that was all that was owed.
             Phase::HalfClosed => io.dispatch(),
             Phase::Finishing => {
                 if let Err(error) = self.stream.shutdown_write() {
-                    self.end(Closed::Io(error), io);
+                    return self.end(Closed::Io(error), io);
                 }
+                // The peer's FIN may have come before.
+                io.again();
             }
         }
     }
 
-    fn blocked(&mut self, progress: bool, io: &mut Io<'_>) {
-        if progress {
-            self.written_at = self.settings.ticks(io.now());
-        }
+    fn blocked(&mut self, io: &mut Io<'_>) {
         if self.output.len() > self.settings.limits.output_bytes_max {
             return self.end(Closed::Local("the peer does not read its answers"), io);
         }
@@ -339,13 +349,18 @@ impl<R> Connection<R> {
         io.dispatch();
     }
 
-    /// Notes that `tail` is part of a frame of so many bytes. The time it may take counts from its
-    /// first byte, however many pieces it comes in.
-    pub(crate) fn await_frame(&mut self, bytes: usize, is_next: bool, now: Instant) {
-        if is_next || self.tail_needs == 0 {
-            self.frame_began_at = self.settings.ticks(now);
-        }
+    /// Notes of how many bytes the frame is that has begun; 0 if none has. The time it may take
+    /// counts from its first byte, however many pieces it comes in.
+    pub(crate) fn await_frame<S: 'static>(&mut self, bytes: usize, is_next: bool, now: Instant)
+    where
+        R: Role<S>,
+    {
+        let is_first = is_next || self.tail_needs == 0;
         self.tail_needs = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // Before the handshake and after the peer's FIN it is the phase whose time counts.
+        if bytes > 0 && is_first && self.phase == Phase::Open && self.role.is_established() {
+            self.began_at = self.settings.ticks(now);
+        }
     }
 
     /// Tells whether the stream was left unread and may be read again now.
@@ -367,7 +382,7 @@ pub fn close<S: 'static, R: Role<S>>(
     registry.defer(move |cx| connection.role.on_closed(cx, id, why));
 }
 
-/// Writes what is queued, then closes; nothing the peer sends is read any more. The peer has
+/// Writes what is queued, then closes; nothing the peer sends is looked at any more. The peer has
 /// `half_close_timeout` to take what is written.
 pub fn finish<S: 'static, R: Role<S>>(
     registry: &mut Registry<S>,
@@ -376,12 +391,16 @@ pub fn finish<S: 'static, R: Role<S>>(
 ) {
     let now = registry.now();
     let Some(connection) = registry.get_mut(id) else { return };
-    if connection.phase == Phase::Connecting {
-        return close(registry, id, why);
+    match connection.phase {
+        Phase::Connecting | Phase::Connected => return close(registry, id, why),
+        // Its dispatch, which closes it, is on its way.
+        Phase::Over => return,
+        Phase::Open | Phase::HalfClosed | Phase::Finishing => {}
     }
     connection.phase = Phase::Finishing;
     connection.has_backlog = false;
     connection.tail = Vec::new();
+    connection.tail_needs = 0;
     connection.began_at = connection.settings.ticks(now);
     connection.ended.get_or_insert_with(|| Box::new(why));
     let deadline = now + connection.settings.limits.half_close_timeout;

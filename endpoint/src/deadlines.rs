@@ -1,7 +1,7 @@
 //! Every state of a connection has a deadline. One timer serves them all: what happens is only
 //! noted, and the timer looks at it when it fires.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceloop_protocol::frame::{Header, Kind};
 use onceloop_reactor::{Cx, Id, Registry};
@@ -10,7 +10,7 @@ use crate::connection::{Phase, close};
 use crate::{Closed, Connection, Role};
 
 /// The deadline that comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Next {
     Connect,
     Frame,
@@ -37,33 +37,29 @@ impl<R> Connection<R> {
             Phase::HalfClosed | Phase::Finishing => {
                 return (left(self.began_at, limits.half_close_timeout), Next::LastWords);
             }
-            Phase::Open if !self.role.is_established() => {
+            Phase::Over => return (Duration::ZERO, Next::LastWords),
+            Phase::Connected | Phase::Open if !self.role.is_established() => {
                 return (left(self.began_at, limits.handshake_timeout), Next::Handshake);
             }
-            Phase::Open => {}
+            Phase::Connected | Phase::Open => {}
         }
-        let patience = limits.idle_ping * (u32::from(self.pings_missed) + 1);
-        let mut next = (left(self.received_at, patience), Next::Idle);
-        if !self.tail.is_empty() && !self.has_backlog {
-            let rate = limits.frame_bytes_per_second_min.max(1);
-            let lasts = limits.frame_timeout + Duration::from_secs((self.tail_needs / rate).into());
-            next = next.min_by_time((left(self.frame_began_at, lasts), Next::Frame));
+        let is_within_frame = self.tail_needs > 0 && !self.has_backlog;
+        let rate = limits.frame_bytes_per_second_min.max(1);
+        let lasts = limits.frame_timeout + Duration::from_secs((self.tail_needs / rate).into());
+        let frame = (left(self.began_at, lasts), Next::Frame);
+        if let Some(since) = self.output.waits_since() {
+            // A peer that takes its answers is alive; and above the mark it is not read, so that it
+            // can neither answer a PING nor end its frame.
+            let stall = (left(since, limits.output_stall_max), Next::Output);
+            return if is_within_frame && !self.is_congested() { frame.min(stall) } else { stall };
         }
-        if !self.output.is_empty() {
-            let stalled = left(self.written_at, limits.output_stall_max);
-            next = next.min_by_time((stalled, Next::Output));
+        if is_within_frame {
+            // A peer that falls silent within a frame is not asked whether it is there.
+            let patience = limits.idle_ping * (limits.pings_missed_max + 1);
+            return frame.min((left(self.received_at, patience), Next::Frame));
         }
-        next
-    }
-}
-
-trait Earlier {
-    fn min_by_time(self, other: Self) -> Self;
-}
-
-impl Earlier for (Duration, Next) {
-    fn min_by_time(self, other: Self) -> Self {
-        if other.0 < self.0 { other } else { self }
+        let since = if self.pings_missed == 0 { self.received_at } else { self.began_at };
+        (left(since, limits.idle_ping), Next::Idle)
     }
 }
 
@@ -77,17 +73,39 @@ pub(crate) fn arm<S: 'static, R: Role<S>>(registry: &mut Registry<S>, id: Id<Con
 
 /// The timer fired: acts on a deadline that has passed, or waits for the next.
 pub(crate) fn check<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>) {
+    let Some(next) = passed(cx, id) else { return };
+    match next {
+        // Perhaps the bytes came in this very turn, after a loop that was held up: they are looked
+        // at before anybody is blamed.
+        Next::Frame | Next::Handshake => cx.registry.defer(move |cx| {
+            if let Some(next) = passed(cx, id) {
+                act(cx, id, next);
+            }
+        }),
+        next => act(cx, id, next),
+    }
+}
+
+/// Returns which deadline has passed; if none has, the timer is armed for the next.
+fn passed<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>) -> Option<Next> {
     let now = cx.registry.now();
-    let Some(connection) = cx.registry.get_mut(id) else { return };
+    let connection = cx.registry.get(id)?;
     let (left, next) = connection.next_deadline::<S>(connection.settings.ticks(now));
     if left > Duration::ZERO {
-        return cx.registry.set_deadline(id, Some(now + left));
+        cx.registry.set_deadline(id, Some(now + left));
+        return None;
     }
+    Some(next)
+}
+
+fn act<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>, next: Next) {
+    let now = cx.registry.now();
+    let Some(connection) = cx.registry.get_mut(id) else { return };
     let why = match next {
         Next::Connect => Closed::ConnectFailed(std::io::ErrorKind::TimedOut.into()),
         Next::Frame => Closed::TimedOut("a frame came too slowly"),
         Next::Handshake => Closed::TimedOut("no handshake"),
-        Next::Idle => match connection.ping() {
+        Next::Idle => match connection.ping(now) {
             true => {
                 cx.registry.touch(id);
                 return arm(cx.registry, id);
@@ -105,11 +123,12 @@ pub(crate) fn check<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connectio
 
 impl<R> Connection<R> {
     /// Queues a PING; `false` if too many went unanswered already.
-    fn ping(&mut self) -> bool {
+    fn ping(&mut self, now: Instant) -> bool {
         if u32::from(self.pings_missed) >= self.settings.limits.pings_missed_max {
             return false;
         }
         self.pings_missed += 1;
+        self.began_at = self.settings.ticks(now);
         Header::new(Kind::Ping, 0).append(&[], self.out());
         true
     }

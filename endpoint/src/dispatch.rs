@@ -12,6 +12,11 @@ use onceloop_reactor::{Cx, Id, Input};
 use crate::connection::{Phase, close, finish};
 use crate::{Closed, Connection, Role, deadlines};
 
+/// What the cutter asks for while it skips a refused frame: any byte at all.
+const NEEDS_SKIPPING: usize = 1;
+/// How much larger than what is kept in it the buffer of an unfinished frame may be.
+const TAIL_SLACK_BYTES_MAX: usize = 4 * 1024;
+
 /// Why a batch stopped.
 enum Stop {
     /// The turn's budget is used up; the rest runs in the next.
@@ -26,6 +31,14 @@ enum Stop {
     Partial(usize),
 }
 
+/// What is being cut into frames, and how far that has come. It outlives a callback that panics.
+struct Batch<'a> {
+    unread: &'a [u8],
+    /// `None` until something was cut; then the bytes of the refused frame that is being skipped,
+    /// or 0.
+    skips: Option<usize>,
+}
+
 pub(crate) fn run<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
@@ -33,40 +46,42 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
 ) {
     let mut out = cx.registry.take_buffer();
     let Some(connection) = cx.registry.get_mut(id) else { return };
-    if std::mem::take(&mut connection.is_new) {
+    if connection.phase == Phase::Connected {
+        connection.phase = Phase::Open;
         R::on_open(cx, id, &mut out);
     }
     let Some(connection) = cx.registry.get_mut(id) else { return };
     // Either the batch is in the turn buffer, with the tail in front of it, or it is the tail.
     let is_own = input.unread().is_empty() && connection.has_backlog;
     let own = if is_own { std::mem::take(&mut connection.tail) } else { Vec::new() };
-    let mut unread = if is_own { &own[..] } else { input.unread() };
-    if unread.is_empty() {
-        return after_batch(cx, id, out);
-    }
-    // A callback that panics ends this turn for the program, not this connection: what was not yet
-    // run and what was already answered are put back first.
     let requests_max = input.requests_max();
-    let bytes = unread.len();
-    let result =
-        catch_unwind(AssertUnwindSafe(|| run_frames(cx, id, &mut unread, requests_max, &mut out)));
-    let stop = match &result {
-        Ok(stop) => stop,
-        Err(_) => &Stop::Budget,
-    };
-    keep_rest(cx, id, unread, unread.len() < bytes, stop);
-    input.advance(input.unread().len());
-    cx.registry.give_buffer(own);
-    after_batch(cx, id, out);
-    if let Err(panic) = result {
-        resume_unwind(panic);
+    let mut batch = Batch { unread: if is_own { &own[..] } else { input.unread() }, skips: None };
+    if !batch.unread.is_empty() {
+        // A callback that panics ends this turn for the program, not this connection: what was not
+        // yet run and what was already answered are put back first.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            run_frames(cx, id, &mut batch, requests_max, &mut out)
+        }));
+        let stop = match &result {
+            Ok(stop) => stop,
+            Err(_) => &Stop::Budget,
+        };
+        keep_rest(cx, id, &batch, stop);
+        input.advance(input.unread().len());
+        cx.registry.give_buffer(own);
+        if let Err(panic) = result {
+            after_batch(cx, id, out);
+            resume_unwind(panic);
+        }
     }
+    run_waiting(cx, id, requests_max, &mut out);
+    after_batch(cx, id, out);
 }
 
 fn run_frames<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
-    unread: &mut &[u8],
+    batch: &mut Batch<'_>,
     requests_max: usize,
     out: &mut Vec<u8>,
 ) -> Stop {
@@ -75,21 +90,25 @@ fn run_frames<S: 'static, R: Role<S>>(
         if connection.phase == Phase::Finishing {
             return Stop::Gone;
         }
-        let limits = &connection.settings.limits;
-        if out.len() + connection.output.len() > limits.output_bytes_mark {
+        if !connection.has_room_beside(out.len()) {
             return Stop::Congested;
         }
+        let limits = &connection.settings.limits;
         let scan_limits = ScanLimits::of(limits);
         let is_established = connection.role.is_established();
         let body_bytes_max =
             if is_established { limits.body_bytes_max } else { limits.handshake_body_bytes_max };
-        match connection.cutter.next(unread, body_bytes_max) {
-            Cut::Frame(frame) => match refuse(&frame, &scan_limits) {
-                None => run_frame(cx, id, &frame, is_established, out),
-                Some(refusal) => R::on_refused(cx, id, frame.header, refusal, out),
-            },
+        match connection.cutter.next(&mut batch.unread, body_bytes_max) {
+            Cut::Frame(frame) => {
+                batch.skips = Some(0);
+                match refuse(&frame, &scan_limits) {
+                    None => run_frame(cx, id, &frame, is_established, out),
+                    Some(refusal) => R::on_refused(cx, id, frame.header, refusal, out),
+                }
+            }
             Cut::NeedMore(bytes) => return Stop::Partial(bytes),
             Cut::Refused { header, length } => {
+                batch.skips = Some(length);
                 let refusal = too_large(length, body_bytes_max);
                 R::on_refused(cx, id, header, refusal, out);
             }
@@ -139,34 +158,61 @@ fn run_frame<S: 'static, R: Role<S>>(
     }
 }
 
-/// Keeps what the batch has left for a later turn. `has_progress` tells whether a frame was cut: if
-/// not, the rest is still the frame it was.
+/// Keeps what the batch has left for a later turn.
 fn keep_rest<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
-    rest: &[u8],
-    has_progress: bool,
+    batch: &Batch<'_>,
     stop: &Stop,
 ) {
     let now = cx.registry.now();
-    let spare = if rest.is_empty() { Vec::new() } else { cx.registry.take_buffer() };
+    let rest = batch.unread;
+    let keeps = !rest.is_empty() && !matches!(stop, Stop::Gone | Stop::Lost(_));
+    let tail = if keeps { tail(cx, rest) } else { Vec::new() };
     let Some(connection) = cx.registry.get_mut(id) else { return };
-    connection.has_backlog = false;
-    connection.tail_needs = if has_progress { 0 } else { connection.tail_needs };
-    if !rest.is_empty() && !matches!(stop, Stop::Gone | Stop::Lost(_)) {
-        connection.tail = spare;
-        connection.tail.extend_from_slice(rest);
+    connection.has_backlog = keeps && matches!(stop, Stop::Budget | Stop::Congested);
+    if keeps {
+        connection.tail = tail;
     }
+    let skips = batch.skips.unwrap_or(connection.tail_needs as usize);
+    let needs = match stop {
+        Stop::Partial(bytes) if keeps => *bytes,
+        Stop::Partial(NEEDS_SKIPPING) | Stop::Budget if rest.is_empty() => skips,
+        _ => 0,
+    };
+    connection.await_frame(needs, batch.skips.is_some(), now);
     match stop {
-        Stop::Budget | Stop::Congested => connection.has_backlog = !rest.is_empty(),
-        Stop::Partial(bytes) if !rest.is_empty() => {
-            connection.await_frame(*bytes, has_progress, now);
-            deadlines::arm(cx.registry, id);
-        }
-        Stop::Partial(_) | Stop::Gone => {}
+        Stop::Budget => cx.registry.wake(id),
         Stop::Lost(what) => finish(cx.registry, id, Closed::Protocol(what.clone())),
+        Stop::Congested | Stop::Gone | Stop::Partial(_) => {}
     }
-    if matches!(stop, Stop::Budget) {
+    if needs > 0 {
+        deadlines::arm(cx.registry, id);
+    }
+}
+
+/// Copies the rest of a batch. A few bytes do not take a large spare buffer with them: peers that
+/// send half a frame each would hold them all.
+fn tail<S: 'static>(cx: &mut Cx<'_, S>, rest: &[u8]) -> Vec<u8> {
+    let mut tail = cx.registry.take_buffer();
+    if tail.capacity() > rest.len() + TAIL_SLACK_BYTES_MAX {
+        cx.registry.give_buffer(std::mem::take(&mut tail));
+    }
+    tail.extend_from_slice(rest);
+    tail
+}
+
+/// Runs what the role has kept back until now, as far as the turn's budget and the output allow.
+fn run_waiting<S: 'static, R: Role<S>>(
+    cx: &mut Cx<'_, S>,
+    id: Id<Connection<R>>,
+    count_max: usize,
+    out: &mut Vec<u8>,
+) {
+    let Some(connection) = cx.registry.get(id) else { return };
+    if matches!(connection.phase, Phase::Open | Phase::HalfClosed)
+        && R::run_waiting(cx, id, count_max, out)
+    {
         cx.registry.wake(id);
     }
 }
@@ -177,7 +223,7 @@ fn after_batch<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>
     let has_out = !out.is_empty();
     let spare = if has_out { connection.output.append(out) } else { out };
     let reads_again = connection.take_paused();
-    let is_over = connection.is_over;
+    let is_over = connection.phase == Phase::Over;
     let is_blocked = !has_out && !connection.output.is_empty();
     let is_half_closed = connection.phase == Phase::HalfClosed && !connection.has_backlog;
     cx.registry.give_buffer(spare);

@@ -1,40 +1,63 @@
 //! What waits to be written.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
 use onceloop_reactor::{Io, Stream, WriteOutcome};
+
+/// Pieces handed to the system by one write: enough for the answers of a turn's budget.
+const PIECES_PER_WRITE_MAX: usize = 64;
 
 /// Queued output: small frames one behind the other in one buffer, written at once; large ones
 /// shared, not copied. Empty, it holds no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// Before the buffer: large frames, and what stood in the buffer before them.
-    #[expect(clippy::box_collection, reason = "eight bytes in every connection instead of 32")]
-    chunks: Option<Box<VecDeque<Bytes>>>,
-    /// The last part; its first `written` bytes are on their way.
+    /// The last part.
     buffer: Vec<u8>,
-    written: u32,
+    /// What only large frames or a peer that does not keep up bring.
+    queue: Option<Box<Queue>>,
+}
+
+/// What stands before the buffer, and how far the writing has come.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Large frames, and what stood in the buffer before them.
+    chunks: VecDeque<Bytes>,
+    /// Bytes of the chunks.
+    chunk_bytes: usize,
+    /// Bytes at the front of the buffer that are written already; none while there are chunks.
+    written: usize,
+    /// Since when the socket has taken nothing, in ticks; `None` if it was not full.
+    waits_since: Option<u32>,
 }
 
 /// What became of an attempt to write.
+///
+/// Exhaustive: there is no third outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
     /// Everything is written.
     All,
-    /// The socket takes no more; `progress` tells whether it took anything.
-    Blocked { progress: bool },
+    /// The socket takes no more.
+    Blocked,
 }
 
 impl Output {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        let chunks = self.chunks.as_ref().map_or(0, |chunks| chunks.iter().map(Bytes::len).sum());
-        chunks + self.buffer.len() - self.written as usize
+        let queue = self.queue.as_ref();
+        self.buffer.len() + queue.map_or(0, |queue| queue.chunk_bytes) - self.written()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_none() && self.buffer.is_empty()
+        self.len() == 0
+    }
+
+    /// Returns since when the socket takes nothing; `None` if it is not full.
+    pub(crate) fn waits_since(&self) -> Option<u32> {
+        self.queue.as_ref()?.waits_since
     }
 
     /// Returns the buffer to append small frames to.
@@ -54,42 +77,94 @@ impl Output {
 
     /// Appends a large frame without copying it.
     pub(crate) fn push_shared(&mut self, frame: Bytes) {
-        let before = Bytes::from(std::mem::take(&mut self.buffer))
-            .slice(std::mem::take(&mut self.written) as usize..);
-        let chunks = self.chunks.get_or_insert_default();
-        chunks.extend([before, frame].into_iter().filter(|bytes| !bytes.is_empty()));
+        let queue = self.queue.get_or_insert_default();
+        let written = std::mem::take(&mut queue.written);
+        let before = Bytes::from(std::mem::take(&mut self.buffer)).slice(written..);
+        for chunk in [before, frame].into_iter().filter(|chunk| !chunk.is_empty()) {
+            queue.chunk_bytes += chunk.len();
+            queue.chunks.push_back(chunk);
+        }
     }
 
-    /// Writes as much as the socket takes.
-    pub(crate) fn flush(&mut self, stream: &mut Stream, io: &mut Io<'_>) -> io::Result<Flushed> {
-        let mut progress = false;
-        while let Some(chunks) = &mut self.chunks {
-            let Some(first) = chunks.front_mut() else {
-                self.chunks = None;
-                break;
+    /// Writes as much as the socket takes; `now` is the time in ticks.
+    pub(crate) fn flush(
+        &mut self,
+        stream: &mut Stream,
+        io: &mut Io<'_>,
+        now: u32,
+    ) -> io::Result<Flushed> {
+        let mut has_progress = false;
+        while !self.is_empty() {
+            // A write that was not taken whole has filled the socket: an event tells when to go on.
+            let outcome = match stream.is_writable() {
+                true => self.write(stream)?,
+                false => WriteOutcome::WouldBlock,
             };
-            match stream.write(first)? {
+            match outcome {
                 WriteOutcome::Bytes(n) => {
-                    progress = true;
-                    first.advance(n);
-                    if first.is_empty() {
-                        chunks.pop_front();
-                    }
+                    has_progress = true;
+                    self.advance(n);
                 }
-                WriteOutcome::WouldBlock => return Ok(Flushed::Blocked { progress }),
+                WriteOutcome::WouldBlock => {
+                    self.wait(has_progress, now);
+                    return Ok(Flushed::Blocked);
+                }
             }
         }
-        while (self.written as usize) < self.buffer.len() {
-            match stream.write(&self.buffer[self.written as usize..])? {
-                WriteOutcome::Bytes(n) => {
-                    progress = true;
-                    self.written += u32::try_from(n).expect("output is bounded below 4 GiB");
-                }
-                WriteOutcome::WouldBlock => return Ok(Flushed::Blocked { progress }),
-            }
-        }
-        self.written = 0;
+        self.queue = None;
         io.give_buffer(std::mem::take(&mut self.buffer));
         Ok(Flushed::All)
+    }
+
+    fn written(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.written)
+    }
+
+    fn write(&self, stream: &mut Stream) -> io::Result<WriteOutcome> {
+        let unwritten = &self.buffer[self.written()..];
+        let chunks = match &self.queue {
+            Some(queue) if !queue.chunks.is_empty() => &queue.chunks,
+            _ => return stream.write(unwritten),
+        };
+        let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE_MAX];
+        let mut count = 0;
+        let parts = chunks.iter().map(|chunk| &chunk[..]).chain([unwritten]);
+        for (piece, part) in pieces.iter_mut().zip(parts) {
+            *piece = IoSlice::new(part);
+            count += 1;
+        }
+        stream.write_vectored(&pieces[..count])
+    }
+
+    /// Notes that the first `n` bytes are written.
+    fn advance(&mut self, mut n: usize) {
+        if let Some(queue) = &mut self.queue {
+            while let Some(first) = queue.chunks.front_mut() {
+                let taken = n.min(first.len());
+                first.advance(taken);
+                queue.chunk_bytes -= taken;
+                n -= taken;
+                if !first.is_empty() {
+                    return;
+                }
+                queue.chunks.pop_front();
+            }
+        }
+        if n > 0 {
+            self.queue.get_or_insert_default().written += n;
+        }
+    }
+
+    /// The socket is full. What is written goes from the buffer once it is the larger part: a peer
+    /// that always leaves something unread must not make the buffer grow for ever.
+    fn wait(&mut self, has_progress: bool, now: u32) {
+        let queue = self.queue.get_or_insert_default();
+        if has_progress || queue.waits_since.is_none() {
+            queue.waits_since = Some(now);
+        }
+        if 2 * queue.written >= self.buffer.len() {
+            self.buffer.drain(..queue.written);
+            queue.written = 0;
+        }
     }
 }

@@ -20,7 +20,7 @@ pub trait Role<S: 'static>: Sized + 'static {
     fn on_open(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, out: &mut Vec<u8>);
 
     /// A whole frame came, within the limits, its body scanned, its critical flags understood. PING
-    /// and PONG do not come here.
+    /// and PONG come here only before the handshake is done, where they have no place.
     fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: &Frame<'_>, out: &mut Vec<u8>);
 
     /// A frame came whose header is readable and whose body is too large or was refused by the
@@ -41,6 +41,21 @@ pub trait Role<S: 'static>: Sized + 'static {
         error: &FramingError,
         out: &mut Vec<u8>,
     );
+
+    /// Runs at most `count_max` of the frames that this end has kept back and whose turn has come,
+    /// as long as the connection [has room](Connection::has_room_beside) beside `out`. Returns
+    /// whether more could run at once.
+    ///
+    /// Called after each batch, when the connection was woken, and when there is room again.
+    fn run_waiting(
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        count_max: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let _ = (cx, id, count_max, out);
+        false
+    }
 
     /// Returns whether an answer may still come for what the peer asked: after its FIN the
     /// connection waits for that.

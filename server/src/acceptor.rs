@@ -1,8 +1,9 @@
 //! Accepting connections, and what to do when there are too many.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceloop_reactor::{Cx, Id, Input, Io, Listener, Pollable, Source, Stream, os};
 
@@ -14,24 +15,46 @@ const ACCEPTED_PER_TURN_MAX: usize = 256;
 /// How long to wait for a descriptor to become free. Without another try the listener would stall:
 /// the poll does not tell again of connections that wait already.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long after a warning the same is not said again, whatever clients do.
+const WARN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A listening socket.
 pub(crate) struct Acceptor<S: 'static> {
     listener: Listener,
     core: Id<Core<S>>,
+    /// How many more connections the server takes: all its listeners draw on one count.
+    room: Rc<Cell<usize>>,
     accepted: Vec<Stream>,
     failure: Option<io::Error>,
-    /// The server is full: those who come wait in the system's queue.
-    is_full: bool,
+    /// The last attempt failed; nothing is tried before the deadline.
+    is_starved: bool,
+    warned_at: Option<Instant>,
 }
 
 impl<S: 'static> Acceptor<S> {
-    pub(crate) fn new(listener: Listener, core: Id<Core<S>>) -> Self {
-        Acceptor { listener, core, accepted: Vec::new(), failure: None, is_full: false }
+    pub(crate) fn new(listener: Listener, core: Id<Core<S>>, room: Rc<Cell<usize>>) -> Self {
+        Acceptor {
+            listener,
+            core,
+            room,
+            accepted: Vec::new(),
+            failure: None,
+            is_starved: false,
+            warned_at: None,
+        }
     }
 
     pub(crate) fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Returns whether a warning is due: not if it was given a moment ago.
+    fn warns(&mut self, now: Instant) -> bool {
+        let is_due = self.warned_at.is_none_or(|at| at + WARN_AGAIN_AFTER <= now);
+        if is_due {
+            self.warned_at = Some(now);
+        }
+        is_due
     }
 }
 
@@ -41,16 +64,28 @@ impl<S: 'static> Source<S> for Acceptor<S> {
     }
 
     fn handle_io(&mut self, io: &mut Io<'_>) {
-        if self.is_full {
-            // Perhaps there is room by now: the task phase can see that.
-            return io.dispatch();
+        if self.is_starved {
+            return;
         }
         while self.accepted.len() < ACCEPTED_PER_TURN_MAX {
+            let room = self.room.get();
+            if room == 0 {
+                // The rest wait in the system's queue until a connection ends.
+                if self.warns(io.now()) {
+                    let address = self.listener.local_addr();
+                    log::warn!("{address}: as many connections as allowed; more wait");
+                }
+                break;
+            }
             match self.listener.accept() {
-                Ok(Some(stream)) => self.accepted.push(stream),
+                Ok(Some(stream)) => {
+                    self.room.set(room - 1);
+                    self.accepted.push(stream);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.failure = Some(error);
+                    self.is_starved = true;
                     break;
                 }
             }
@@ -67,26 +102,21 @@ impl<S: 'static> Source<S> for Acceptor<S> {
         let Some(acceptor) = cx.registry.get_mut(id) else { return };
         let core = acceptor.core;
         let failure = acceptor.failure.take();
-        let was_full = std::mem::take(&mut acceptor.is_full);
         let mut accepted = std::mem::take(&mut acceptor.accepted);
         for stream in accepted.drain(..) {
             admit(cx, core, stream);
         }
-        let has_room = cx.registry.get(core).is_none_or(Core::has_room);
-        let Some(acceptor) = cx.registry.get_mut(id) else { return };
-        acceptor.accepted = accepted;
-        acceptor.is_full = !has_room;
-        if !has_room && !was_full {
-            log::warn!(
-                "{}: as many connections as allowed; more wait",
-                acceptor.listener.local_addr()
-            );
-        }
-        if has_room && was_full {
-            cx.registry.again(id);
-        }
         if let Some(error) = failure {
             failed(cx, id, core, &error);
+        } else if let Some(acceptor) = cx.registry.get_mut(id) {
+            acceptor.accepted = accepted;
+        }
+    }
+
+    fn on_deadline(cx: &mut Cx<'_, S>, id: Id<Self>) {
+        if let Some(acceptor) = cx.registry.get_mut(id) {
+            acceptor.is_starved = false;
+            cx.registry.again(id);
         }
     }
 }
@@ -99,28 +129,38 @@ fn admit<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, mut stream: Stream) 
     {
         log::debug!("no keepalive for {:?}: {error}", stream.peer());
     }
-    this.counts.connections_accepted += 1;
     let place = this.connections.vacant_key();
     let place = u32::try_from(place).expect("connections are bounded by descriptors");
     let settings = Rc::clone(&this.settings);
-    let peer = Peer { core, session: None, place, is_in_order: false };
-    match PeerConnection::insert(cx.registry, stream, peer, settings, false) {
+    let inserted =
+        PeerConnection::insert(cx.registry, stream, Peer::new(core, place), settings, false);
+    let this = cx.registry.get_mut(core).expect("found above; inserting removes nothing");
+    match inserted {
         Ok(connection) => {
-            let this = cx.registry.get_mut(core).expect("found above; inserting removes nothing");
             this.connections.insert(connection);
+            this.counts.connections_accepted += 1;
         }
-        Err(error) => log::error!("a connection cannot be polled: {error}"),
+        Err(error) => {
+            this.room.set(this.room.get() + 1);
+            log::error!("a connection cannot be polled: {error}");
+        }
     }
 }
 
+/// Accepting failed: tries again after a while.
 fn failed<S: 'static>(
     cx: &mut Cx<'_, S>,
     id: Id<Acceptor<S>>,
     core: Id<Core<S>>,
     error: &io::Error,
 ) {
+    let now = cx.registry.now();
     if let Some(core) = cx.registry.get_mut(core) {
         core.counts.accept_failures += 1;
+    }
+    cx.registry.set_deadline(id, Some(now + RETRY_AFTER));
+    if !cx.registry.get_mut(id).is_some_and(|acceptor| acceptor.warns(now)) {
+        return;
     }
     if os::is_out_of_descriptors(error) {
         log::error!(
@@ -130,5 +170,4 @@ fn failed<S: 'static>(
     } else {
         log::warn!("a connection could not be accepted: {error}");
     }
-    cx.registry.after(RETRY_AFTER, move |cx| cx.registry.again(id));
 }

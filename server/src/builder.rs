@@ -1,5 +1,6 @@
 //! Making a server.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -137,6 +138,7 @@ impl<S: 'static> Builder<S> {
         let core = registry.insert(Core {
             table: Table::new(self.limits.clone(), random),
             handlers: Rc::new(self.handlers),
+            room: Rc::new(Cell::new(self.limits.connections_max)),
             settings: Rc::new(Settings::new(self.limits, registry.now())),
             keepalive: self.keepalive,
             acceptors: Vec::new(),

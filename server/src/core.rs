@@ -1,5 +1,6 @@
 //! What a server keeps beside its connections: a source without a descriptor, found by its id.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -25,16 +26,14 @@ pub(crate) struct Core<S: 'static> {
     pub(crate) keepalive: Option<std::time::Duration>,
     pub(crate) acceptors: Vec<Id<Acceptor<S>>>,
     pub(crate) connections: Slab<Id<PeerConnection<S>>>,
+    /// How many more connections the listeners may accept.
+    pub(crate) room: Rc<Cell<usize>>,
     pub(crate) on_cancel: HashMap<u64, OnCancel<S>>,
     pub(crate) drain: Option<Drain<S>>,
     pub(crate) counts: Counts,
 }
 
 impl<S> Core<S> {
-    pub(crate) fn has_room(&self) -> bool {
-        self.connections.len() < self.settings.limits.connections_max
-    }
-
     /// Takes the callback that waits for the cancellation of this call.
     pub(crate) fn take_on_cancel(&mut self, key: CallKey) -> Option<OnCancel<S>> {
         if self.on_cancel.is_empty() {

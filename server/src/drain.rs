@@ -27,6 +27,15 @@ pub(crate) struct Drain<S: 'static> {
     is_finishing: bool,
 }
 
+impl<S: 'static> Drain<S> {
+    /// Tells that it is over.
+    pub(crate) fn end(self, registry: &mut Registry<S>, unfinished: usize) {
+        if let Some(done) = self.done {
+            registry.defer(move |cx| done(Drained { unfinished }, cx));
+        }
+    }
+}
+
 /// Takes no new connection and no new call, lets what runs end, then closes.
 pub(crate) fn start<S: 'static>(
     registry: &mut Registry<S>,
@@ -59,7 +68,7 @@ pub(crate) fn start<S: 'static>(
     }
     for connection in connections {
         if let Some(peer) = registry.get_mut(connection)
-            && peer.role().session.is_some()
+            && peer.role().session().is_some()
         {
             Header::new(Kind::GoAway, 0).append(&[], peer.out());
             registry.touch(connection);
@@ -77,10 +86,9 @@ pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
         return;
     }
     if core.connections.is_empty() {
-        let (done, unfinished) = (drain.done.take(), drain.unfinished);
-        cx.registry.remove(id);
-        if let Some(done) = done {
-            cx.registry.defer(move |cx| done(Drained { unfinished }, cx));
+        let unfinished = drain.unfinished;
+        if let Some(drain) = cx.registry.remove(id).and_then(|core| core.drain) {
+            drain.end(cx.registry, unfinished);
         }
         return;
     }

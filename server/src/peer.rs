@@ -9,7 +9,7 @@ use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{self, Frame, Header, Kind, MAGIC};
 use onceloop_protocol::handshake::{Hello, Resume};
 use onceloop_protocol::table::{Cancelled, Refusal, SessionKey};
-use onceloop_reactor::{Cx, Id, os};
+use onceloop_reactor::{Cx, Id, Peer as Address, os};
 
 use crate::core::Core;
 use crate::{drain, request};
@@ -17,15 +17,44 @@ use crate::{drain, request};
 /// A connection of a server.
 pub(crate) type PeerConnection<S> = Connection<Peer<S>>;
 
-/// The server's part in a connection.
+/// The server's part in a connection. Every connection carries one, so it is packed.
 pub(crate) struct Peer<S: 'static> {
     pub(crate) core: Id<Core<S>>,
-    /// The session, once the handshake is done.
-    pub(crate) session: Option<SessionKey>,
-    /// Where the core notes this connection.
-    pub(crate) place: u32,
-    /// The session runs its calls in order: one that ends may let another run.
-    pub(crate) is_in_order: bool,
+    /// The session, once the handshake is done; before, a key that names none.
+    session: SessionKey,
+    /// Where the core notes this connection; the highest bit tells that the session is in order.
+    place: u32,
+}
+
+/// The bits of a key that names no session.
+const NO_SESSION: u64 = u64::MAX;
+/// The session runs its calls in order: one that ends may let another run.
+const IN_ORDER: u32 = 1 << 31;
+
+impl<S> Peer<S> {
+    /// Returns the part of a connection before its handshake.
+    ///
+    /// # Panics
+    /// If `place` is 2³¹ or more.
+    pub(crate) fn new(core: Id<Core<S>>, place: u32) -> Self {
+        assert!(place < IN_ORDER, "descriptors are far fewer");
+        Peer { core, session: SessionKey::from_bits(NO_SESSION), place }
+    }
+
+    /// Returns the session; `None` before the handshake is done.
+    #[inline]
+    pub(crate) fn session(&self) -> Option<SessionKey> {
+        (self.session.to_bits() != NO_SESSION).then_some(self.session)
+    }
+
+    #[inline]
+    fn is_in_order(&self) -> bool {
+        self.place & IN_ORDER != 0
+    }
+
+    fn place(&self) -> usize {
+        (self.place & !IN_ORDER) as usize
+    }
 }
 
 impl<S> Clone for Peer<S> {
@@ -37,13 +66,13 @@ impl<S> Copy for Peer<S> {}
 
 impl<S> fmt::Debug for Peer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("Peer").field("session", &self.session()).finish_non_exhaustive()
     }
 }
 
 impl<S: 'static> Role<S> for Peer<S> {
     fn is_established(&self) -> bool {
-        self.session.is_some()
+        self.session().is_some()
     }
 
     fn on_open(_: &mut Cx<'_, S>, _: Id<PeerConnection<S>>, _: &mut Vec<u8>) {}
@@ -57,7 +86,7 @@ impl<S: 'static> Role<S> for Peer<S> {
     ) {
         let Some(connection) = cx.registry.get(id) else { return };
         let peer = *connection.role();
-        let Some(session) = peer.session else { return handshake(cx, id, peer.core, frame, out) };
+        let Some(session) = peer.session() else { return handshake(cx, id, peer.core, frame, out) };
         match frame.header.kind {
             Kind::Request => request::run(cx, id, &peer, session, frame, out),
             Kind::Notify => request::notify(cx, id, &peer, frame),
@@ -69,8 +98,21 @@ impl<S: 'static> Role<S> for Peer<S> {
                 fail(cx, id, &Refusal::new(Code::Protocol, message), out);
             }
         }
-        if peer.is_in_order {
-            request::run_held(cx, peer.core, session);
+    }
+
+    fn run_waiting(
+        cx: &mut Cx<'_, S>,
+        id: Id<PeerConnection<S>>,
+        count_max: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(connection) = cx.registry.get(id) else { return false };
+        let peer = *connection.role();
+        match peer.session() {
+            Some(session) if peer.is_in_order() => {
+                request::run_held(cx, id, &peer, session, count_max, out)
+            }
+            _ => false,
         }
     }
 
@@ -106,29 +148,32 @@ impl<S: 'static> Role<S> for Peer<S> {
         out: &mut Vec<u8>,
     ) {
         let Some(connection) = cx.registry.get(id) else { return };
-        log::warn!("{:?}: {error}", connection.stream().peer());
-        if connection.role().is_established() {
-            Refusal::new(Code::Protocol, error.to_string()).append(0, out);
-        } else {
+        log::warn!("{}: {error}", connection.stream().peer());
+        let is_established = connection.role().is_established();
+        if matches!(error, FramingError::Stranger(_)) {
             // Not our protocol: a sentence that a person at the other end can read.
-            out.extend_from_slice(error.refusal_for_strangers());
+            return out.extend_from_slice(error.refusal_for_strangers());
         }
+        if !is_established {
+            out.extend_from_slice(&MAGIC);
+        }
+        Refusal::new(Code::Protocol, error.to_string()).append(0, out);
     }
 
     fn is_owing(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>) -> bool {
         let Some(connection) = cx.registry.get(id) else { return false };
         let peer = *connection.role();
-        let Some(session) = peer.session else { return false };
+        let Some(session) = peer.session() else { return false };
         cx.registry.get(peer.core).is_some_and(|core| core.table.is_owing(session))
     }
 
-    fn on_closed(self, cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, why: Closed) {
+    fn on_closed(self, cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, _: Closed) {
         let now = cx.registry.now();
         let Some(core) = cx.registry.get_mut(self.core) else { return };
-        log::debug!("connection {} of {:?} ended: {why}", id.to_bits(), self.session);
         core.counts.connections_closed += 1;
-        core.connections.remove(self.place as usize);
-        if let Some(session) = self.session {
+        core.connections.remove(self.place());
+        core.room.set(core.room.get() + 1);
+        if let Some(session) = self.session() {
             core.table.detach(session, id.to_bits(), now);
         }
         let next = core.table.next_deadline();
@@ -149,9 +194,21 @@ pub(crate) fn fail<S: 'static>(
     refusal: &Refusal,
     out: &mut Vec<u8>,
 ) {
-    log::warn!("connection {}: {}: {}", id.to_bits(), refusal.code, refusal.message);
+    fail_quietly(cx, id, refusal, &refusal.message, out);
+}
+
+/// As [`fail`], for a refusal whose message may quote what the peer sent: the log gets `why`.
+fn fail_quietly<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    refusal: &Refusal,
+    why: &str,
+    out: &mut Vec<u8>,
+) {
+    let address = cx.registry.get(id).map_or(Address::Unknown, |peer| peer.stream().peer());
+    log::warn!("connection {} of {address}: {}: {why}", id.to_bits(), refusal.code);
     refusal.append(0, out);
-    finish(cx.registry, id, Closed::Protocol(refusal.message.clone().into_owned()));
+    finish(cx.registry, id, Closed::Protocol(why.to_owned()));
 }
 
 /// C0: the first frame is one HELLO or RESUME.
@@ -165,26 +222,49 @@ fn handshake<S: 'static>(
 ) {
     out.extend_from_slice(&MAGIC);
     let result = match frame.header.kind {
-        Kind::Hello => hello(cx, id, core, frame.body, out),
-        Kind::Resume => resume(cx, id, core, frame.body, out),
+        Kind::Hello => match codec::decode_whole(frame.body) {
+            Ok(body) => hello(cx, id, core, &body, out),
+            Err(error) => return unreadable(cx, id, "the HELLO does not read", &error, out),
+        },
+        Kind::Resume => match codec::decode_whole(frame.body) {
+            Ok(body) => resume(cx, id, core, &body, out),
+            Err(error) => return unreadable(cx, id, "the RESUME does not read", &error, out),
+        },
         kind => {
             let message = format!("the first frame is HELLO or RESUME, not {kind:?}");
             Err(Refusal::new(Code::Protocol, message))
         }
     };
     if let Err(refusal) = result {
-        fail(cx, id, &refusal, out);
+        return fail(cx, id, &refusal, out);
     }
+    // From here on answers may be queued beside `out`: the magic goes before them.
+    if let Some(connection) = cx.registry.get_mut(id) {
+        debug_assert!(connection.out().is_empty(), "nothing is said before the handshake");
+        std::mem::swap(connection.out(), out);
+        cx.registry.touch(id);
+    }
+}
+
+/// The peer is told what is wrong with its HELLO; the log is not, since that may quote a token.
+fn unreadable<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    what: &str,
+    error: &codec::CodecError,
+    out: &mut Vec<u8>,
+) {
+    let refusal = Refusal::new(Code::Protocol, format!("{what}: {error}"));
+    fail_quietly(cx, id, &refusal, what, out);
 }
 
 fn hello<S: 'static>(
     cx: &mut Cx<'_, S>,
     id: Id<PeerConnection<S>>,
     core: Id<Core<S>>,
-    body: &[u8],
+    hello: &Hello,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    let hello: Hello = codec::decode_whole(body).map_err(|error| unreadable("HELLO", &error))?;
     let mut secret = [0; 16];
     if let Err(error) = os::random_bytes(&mut secret) {
         log::error!("the system gives no random bytes: {error}");
@@ -192,7 +272,7 @@ fn hello<S: 'static>(
     }
     let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
     let secret = u128::from_le_bytes(secret);
-    let (session, welcome) = this.table.open(&hello, secret, id.to_bits())?;
+    let (session, welcome) = this.table.open(hello, secret, id.to_bits())?;
     establish(cx, id, session);
     append(Kind::Welcome, &welcome, out);
     Ok(())
@@ -202,12 +282,11 @@ fn resume<S: 'static>(
     cx: &mut Cx<'_, S>,
     id: Id<PeerConnection<S>>,
     core: Id<Core<S>>,
-    body: &[u8],
+    resume: &Resume,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    let resume: Resume = codec::decode_whole(body).map_err(|error| unreadable("RESUME", &error))?;
     let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
-    let resumption = this.table.resume(&resume, id.to_bits())?;
+    let resumption = this.table.resume(resume, id.to_bits())?;
     // Row 19b: with the source goes its batch, so that nothing of it is run from here on.
     if let Some(replaced) = resumption.replaced {
         close(cx.registry, Id::<PeerConnection<S>>::from_bits(replaced), Closed::Local("resumed"));
@@ -216,6 +295,9 @@ fn resume<S: 'static>(
     append(Kind::Resumed, &resumption.resumed, out);
     if let Some(this) = cx.registry.get_mut(core) {
         this.table.append_finished(resumption.session, out);
+        if this.drain.is_some() {
+            Header::new(Kind::GoAway, 0).append(&[], out);
+        }
     }
     Ok(())
 }
@@ -225,8 +307,9 @@ fn establish<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, session:
     let core = connection.role().core;
     let is_in_order = cx.registry.get(core).is_some_and(|core| core.table.is_in_order(session));
     if let Some(connection) = cx.registry.get_mut(id) {
-        connection.role_mut().session = Some(session);
-        connection.role_mut().is_in_order = is_in_order;
+        let peer = connection.role_mut();
+        peer.session = session;
+        peer.place |= if is_in_order { IN_ORDER } else { 0 };
     }
 }
 
@@ -235,10 +318,6 @@ fn append<T: codec::Encode>(kind: Kind, body: &T, out: &mut Vec<u8>) {
     let start = Header::new(kind, 0).begin(out);
     body.encode(out).expect("numbers and bytes encode into a Vec");
     frame::finish(out, start);
-}
-
-fn unreadable(which: &str, error: &codec::CodecError) -> Refusal {
-    Refusal::new(Code::Protocol, format!("the {which} does not read: {error}"))
 }
 
 fn acknowledge<S: 'static>(

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceloop_protocol::error::{Code, ErrorBody};
-use onceloop_protocol::frame::{self, Flags, Frame, Header, Kind, NO_DEADLINE_MS};
+use onceloop_protocol::frame::{self, Flags, Frame, HEADER_BYTES, Header, Kind, NO_DEADLINE_MS};
 use onceloop_protocol::table::{
-    Admission, Answer, CallKey, Delivery, REPLY_COPY_BYTES_MAX, Refusal, Request, SessionKey,
+    Admission, Answer, CallKey, Delivery, HeldRequest, REPLY_COPY_BYTES_MAX, Refusal, Request, SessionKey,
     append_error,
 };
 use onceloop_reactor::{Cx, Id, Registry};
@@ -52,29 +52,58 @@ pub(crate) fn run<S: 'static>(
     }
 }
 
-/// In-order session: runs the requests whose turn has come, each as if it came now, by the
-/// connection it waits on.
-pub(crate) fn run_held<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, session: SessionKey) {
-    loop {
-        let now = cx.registry.now();
-        let Some(this) = cx.registry.get_mut(core) else { return };
-        let held = this.table.next_held(session, now);
-        let deadline = this.table.next_deadline();
-        cx.registry.set_deadline(core, deadline);
-        let Some(held) = held else { return };
-        let id = Id::<PeerConnection<S>>::from_bits(held.connection());
-        let Some(connection) = cx.registry.get(id) else { continue };
-        let peer = *connection.role();
-        let mut out = cx.registry.take_buffer();
-        run(cx, id, &peer, session, &held.frame(), &mut out);
-        send(cx, id, out);
+/// In-order session: runs at most `count_max` requests whose turn has come, as long as there is room
+/// for their answers. Returns whether more could run at once.
+pub(crate) fn run_held<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    peer: &Peer<S>,
+    session: SessionKey,
+    count_max: usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    for _ in 0..count_max {
+        let Some(connection) = cx.registry.get(id) else { return false };
+        if connection.is_finishing() || !connection.has_room_beside(out.len()) {
+            return false;
+        }
+        let Some(held) = next_held(cx, peer.core, session) else { return false };
+        run(cx, id, peer, session, &held.frame(), out);
     }
+    true
+}
+
+/// In-order session: runs one request whose turn has come with a late answer, by the connection it
+/// waits on; the others follow in that connection's own dispatch.
+pub(crate) fn unblock<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, session: SessionKey) {
+    let Some(held) = next_held(cx, core, session) else { return };
+    let id = Id::<PeerConnection<S>>::from_bits(held.connection());
+    let Some(connection) = cx.registry.get(id) else { return };
+    let peer = *connection.role();
+    let mut out = cx.registry.take_buffer();
+    run(cx, id, &peer, session, &held.frame(), &mut out);
+    send(cx, id, out);
+    cx.registry.wake(id);
+}
+
+fn next_held<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    core: Id<Core<S>>,
+    session: SessionKey,
+) -> Option<HeldRequest> {
+    let now = cx.registry.now();
+    let this = cx.registry.get_mut(core)?;
+    let held = this.table.next_held(session, now);
+    let deadline = this.table.next_deadline();
+    cx.registry.set_deadline(core, deadline);
+    held
 }
 
 /// Queues whole frames on a connection, if it is still there.
 pub(crate) fn send<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, out: Vec<u8>) {
     if let Some(connection) = cx.registry.get_mut(id)
         && !out.is_empty()
+        && !connection.is_finishing()
     {
         connection.out().extend_from_slice(&out);
         cx.registry.touch(id);
@@ -144,14 +173,16 @@ pub(crate) fn deliver<S: 'static>(
     let Some(core) = cx.registry.get_mut(call.core) else { return out.truncate(begin) };
     refuse_too_large(core, call.seq, begin, out);
     frame::finish(out, begin);
-    core.counts.answered += 1;
     if !core.on_cancel.is_empty() {
         core.on_cancel.remove(&key.to_bits());
     }
     let is_draining = core.drain.is_some();
     let here = Some(id.to_bits());
+    let in_flight = core.table.in_flight();
     if out.len() - begin <= REPLY_COPY_BYTES_MAX {
         let delivery = core.table.complete(key, Answer::Copied(&out[begin..]));
+        // Not one that is answered already, by a handler that panicked and dropped its responder.
+        core.counts.answered += (in_flight - core.table.in_flight()) as u64;
         if delivery.connection != here {
             send_elsewhere(cx, delivery, &out[begin..]);
             out.truncate(begin);
@@ -160,6 +191,7 @@ pub(crate) fn deliver<S: 'static>(
         let frame = Bytes::copy_from_slice(&out[begin..]);
         out.truncate(begin);
         let delivery = core.table.complete(key, Answer::Shared(frame.clone()));
+        core.counts.answered += (in_flight - core.table.in_flight()) as u64;
         send_shared(cx, delivery, frame);
     }
     if is_draining {
@@ -170,7 +202,7 @@ pub(crate) fn deliver<S: 'static>(
 /// A reply that no client would take becomes an error that says so: the handler has run.
 fn refuse_too_large<S>(core: &Core<S>, seq: u64, begin: usize, out: &mut Vec<u8>) {
     let body_bytes_max = core.settings.limits.body_bytes_max;
-    let bytes = out.len() - begin;
+    let bytes = out.len() - begin - HEADER_BYTES;
     if bytes > body_bytes_max {
         out.truncate(begin);
         let message = format!(
@@ -186,7 +218,7 @@ fn send_elsewhere<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: &[u
     let Some(connection) = delivery.connection.map(Id::<PeerConnection<S>>::from_bits) else {
         return;
     };
-    if let Some(peer) = cx.registry.get_mut(connection) {
+    if let Some(peer) = cx.registry.get_mut(connection).filter(|peer| !peer.is_finishing()) {
         peer.out().extend_from_slice(frame);
         cx.registry.touch(connection);
     }
@@ -196,7 +228,7 @@ fn send_shared<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: Bytes)
     let Some(connection) = delivery.connection.map(Id::<PeerConnection<S>>::from_bits) else {
         return;
     };
-    if let Some(peer) = cx.registry.get_mut(connection) {
+    if let Some(peer) = cx.registry.get_mut(connection).filter(|peer| !peer.is_finishing()) {
         peer.push_shared(frame);
         cx.registry.touch(connection);
     }
@@ -230,8 +262,9 @@ pub(crate) fn notify<S: 'static>(
     let mut reply = cx.registry.take_buffer();
     let mut context = Context { state: cx.state, registry: cx.registry, call };
     let ended = handler.run(frame.body, &mut context, &mut reply);
-    if let Ended::BadArguments(error) = ended {
-        log::debug!("a notification of {}: {error}", handler.info.name);
+    if let Ended::BadArguments(_) = ended {
+        // What is wrong may quote them, and nobody is answered.
+        log::debug!("a notification of {}: its arguments do not fit", handler.info.name);
     }
     cx.registry.give_buffer(reply);
 }

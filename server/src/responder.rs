@@ -36,13 +36,14 @@ impl<S: 'static, M: Method> Responder<S, M> {
     ///
     /// The answer goes out at the end of this turn; if the caller is away, when it comes back.
     pub fn respond(mut self, cx: &mut Cx<'_, S>, result: Result<M::Reply<'_>, M::Error>) {
-        self.remote = None;
         let mut out = cx.registry.take_buffer();
         Header::new(Kind::Reply, self.call.seq).begin(&mut out);
         if let Ended::Failed(error) = encode_result::<M>(result, &mut out) {
             out.clear();
             append_error(&error, self.call.seq, &mut out);
         }
+        // Only now: a type's own code that panics while it is encoded leaves the call to `drop`.
+        self.remote = None;
         answer(cx, &self.call, out);
     }
 
@@ -83,6 +84,8 @@ fn answer<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>, mut out: Vec<u8>) 
     if let Some(session) = call.session
         && cx.registry.get(call.core).is_some_and(|core| core.table.is_in_order(session))
     {
-        request::run_held(cx, call.core, session);
+        let core = call.core;
+        // Not here: a handler must not run inside another's call of `respond`.
+        cx.registry.defer(move |cx| request::unblock(cx, core, session));
     }
 }

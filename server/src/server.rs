@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use onceloop_endpoint::{Address, Closed, ToAddress, close};
@@ -51,10 +52,9 @@ impl<S: 'static> Server<S> {
     /// If it cannot be polled, or the server is gone or draining.
     pub fn attach(self, registry: &mut Registry<S>, listener: Listener) -> io::Result<()> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the server is shut down");
-        if registry.get(self.core).is_none_or(|core| core.drain.is_some()) {
-            return Err(gone());
-        }
-        let acceptor = registry.insert(Acceptor::new(listener, self.core))?;
+        let core = registry.get(self.core).filter(|core| core.drain.is_none());
+        let room = Rc::clone(&core.ok_or_else(gone)?.room);
+        let acceptor = registry.insert(Acceptor::new(listener, self.core, room))?;
         registry.get_mut(self.core).ok_or_else(gone)?.acceptors.push(acceptor);
         Ok(())
     }
@@ -74,7 +74,9 @@ impl<S: 'static> Server<S> {
     /// Shuts down: no new connection, no new call; what runs may end, and what has ended is
     /// written. When all connections are closed, or `within` has passed, `done` runs, once.
     ///
-    /// Clients are told (GOAWAY); their further calls are refused as not executed.
+    /// Clients are told (GOAWAY), and leave when they have their answers; calls that were on their
+    /// way are refused as not executed. One that has not left after a second is closed as soon as
+    /// nothing runs.
     pub fn drain(
         self,
         registry: &mut Registry<S>,
@@ -85,14 +87,18 @@ impl<S: 'static> Server<S> {
     }
 
     /// Ends the server at once: its listeners and connections close, its sessions are forgotten. A
-    /// deferred call that is answered later is answered into the void.
+    /// deferred call that is answered later is answered into the void. A drain that goes on is over.
     pub fn close(self, registry: &mut Registry<S>) {
         let Some(core) = registry.remove(self.core) else { return };
+        let unfinished = core.table.in_flight();
         for acceptor in core.acceptors {
             registry.remove(acceptor);
         }
         for (_, connection) in core.connections {
             close(registry, connection, Closed::Local("the server was closed"));
+        }
+        if let Some(drain) = core.drain {
+            drain.end(registry, unfinished);
         }
     }
 }
