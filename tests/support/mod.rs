@@ -2,6 +2,7 @@
 //! and a proxy that does to connections what networks do.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub(crate) mod app;
 pub(crate) mod process;
 pub(crate) mod proxy;
 

@@ -4,6 +4,7 @@
 //! each direction, anywhere in a frame, and what comes then.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use onceloop::reactor::{
     Id, Input, Io, Listener, Pollable, ReadOutcome, Source, Stream, WriteOutcome,
@@ -41,6 +42,7 @@ enum End {
 /// A proxy, by the address that clients connect to.
 pub(crate) struct Proxy {
     pub(crate) address: Address,
+    gate: Id<Gate>,
 }
 
 impl Proxy {
@@ -59,9 +61,35 @@ impl Proxy {
         } else {
             Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))
         };
-        let gate = Gate::open(registry, &near, target, random);
-        let gate = registry.get(gate).expect("just inserted");
-        Proxy { address: gate.listener.local_addr().into() }
+        Proxy::at(registry, &near, target, Some(random))
+    }
+
+    /// Passes connections on to `target` unharmed, until [`Proxy::cut`] is called.
+    pub(crate) fn gentle<S: Harmed + 'static>(
+        registry: &mut Registry<S>,
+        target: SocketAddr,
+    ) -> Proxy {
+        let near = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Proxy::at(registry, &near, target, None)
+    }
+
+    fn at<S: Harmed + 'static>(
+        registry: &mut Registry<S>,
+        near: &Address,
+        target: SocketAddr,
+        random: Option<Random>,
+    ) -> Proxy {
+        let gate = Gate::open(registry, near, target, random);
+        let listener = &registry.get(gate).expect("just inserted").listener;
+        Proxy { address: listener.local_addr().into(), gate }
+    }
+
+    /// Cuts every connection of a gentle proxy; new ones are passed on.
+    pub(crate) fn cut<S: Harmed + 'static>(&self, registry: &mut Registry<S>) {
+        let gate = registry.get_mut(self.gate).expect("a gentle proxy never shuts");
+        for pipe in std::mem::take(&mut gate.pipes) {
+            registry.remove(pipe);
+        }
     }
 }
 
@@ -70,8 +98,10 @@ struct Gate {
     listener: Listener,
     near: Address,
     target: SocketAddr,
-    random: Random,
+    /// None: no harm is done.
+    random: Option<Random>,
     accepted: Vec<Stream>,
+    pipes: Vec<Id<Pipe>>,
 }
 
 impl Gate {
@@ -79,7 +109,7 @@ impl Gate {
         registry: &mut Registry<S>,
         near: &Address,
         target: SocketAddr,
-        random: Random,
+        random: Option<Random>,
     ) -> Id<Gate> {
         let listener = match near {
             Address::Unix(path) => Listener::unix(path),
@@ -87,7 +117,8 @@ impl Gate {
             _ => unreachable!("a proxy has no name"),
         };
         let listener = listener.expect("a listener");
-        let gate = Gate { listener, near: near.clone(), target, random, accepted: Vec::new() };
+        let near = near.clone();
+        let gate = Gate { listener, near, target, random, accepted: Vec::new(), pipes: Vec::new() };
         registry.insert(gate).expect("the proxy is polled")
     }
 
@@ -98,7 +129,7 @@ impl Gate {
         };
         drop(listener);
         cx.state.harm().refused += 1;
-        let pause = random.millis(2..15);
+        let pause = random.as_mut().map_or(Duration::ZERO, |random| random.millis(2..15));
         cx.registry.after(pause, move |cx| {
             Gate::open(cx.registry, &near, target, random);
         });
@@ -124,17 +155,19 @@ impl<S: Harmed + 'static> Source<S> for Gate {
         let accepted = std::mem::take(&mut gate.accepted);
         let mut random = gate.random.clone();
         let mut is_shut = false;
+        let mut pipes = Vec::new();
         for near in accepted {
             cx.state.harm().accepted += 1;
-            if random.chance(4) {
+            if random.as_mut().is_some_and(|random| random.chance(4)) {
                 cx.state.harm().refused += u64::from(!is_unix);
                 is_shut = is_unix;
             } else {
-                pass_on(cx.registry, near, target, &mut random);
+                pipes.extend(pass_on(cx.registry, near, target, random.as_mut()));
             }
         }
         if let Some(gate) = cx.registry.get_mut(id) {
             gate.random = random;
+            gate.pipes.extend(pipes);
         }
         if is_shut {
             Gate::shut(cx, id);
@@ -146,14 +179,17 @@ fn pass_on<S: Harmed + 'static>(
     registry: &mut Registry<S>,
     near: Stream,
     target: SocketAddr,
-    random: &mut Random,
-) {
+    mut random: Option<&mut Random>,
+) -> [Id<Pipe>; 2] {
     let far = Stream::connect(&target).expect("the target is there");
-    let near = registry.insert(Pipe::new(near, false, random)).expect("it is polled");
-    let far = registry.insert(Pipe::new(far, true, random)).expect("it is polled");
+    let near = Pipe::new(near, false, random.as_deref_mut());
+    let far = Pipe::new(far, true, random);
+    let near = registry.insert(near).expect("it is polled");
+    let far = registry.insert(far).expect("it is polled");
     for (this, other) in [(near, far), (far, near)] {
         registry.get_mut(this).expect("just inserted").other = Some(other);
     }
+    [near, far]
 }
 
 /// One side of a connection: reads, and hands what it read to the other side.
@@ -164,7 +200,7 @@ struct Pipe {
     /// How many bytes read here may still pass.
     passes: u64,
     end: End,
-    random: Random,
+    random: Option<Random>,
     /// What came while a delay was on, in order.
     held: Vec<u8>,
     is_holding: bool,
@@ -176,7 +212,10 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(stream: Stream, is_connecting: bool, random: &mut Random) -> Pipe {
+    fn new(stream: Stream, is_connecting: bool, random: Option<&mut Random>) -> Pipe {
+        let Some(random) = random else {
+            return Pipe::with(stream, is_connecting, u64::MAX, End::Silence, None);
+        };
         let passes = match random.within(0..10) {
             0..3 => random.within(1..400),
             3..9 => random.within(400..3_000),
@@ -187,13 +226,24 @@ impl Pipe {
             1..20 => End::Fin,
             _ => End::Reset,
         };
+        let random = Random::new(random.next());
+        Pipe::with(stream, is_connecting, passes, end, Some(random))
+    }
+
+    fn with(
+        stream: Stream,
+        is_connecting: bool,
+        passes: u64,
+        end: End,
+        random: Option<Random>,
+    ) -> Pipe {
         Pipe {
             stream,
             is_connecting,
             other: None,
             passes,
             end,
-            random: Random::new(random.next()),
+            random,
             held: Vec::new(),
             is_holding: false,
             outgoing: Vec::new(),
@@ -281,10 +331,12 @@ impl<S: Harmed + 'static> Source<S> for Pipe {
         if pipe.is_holding {
             return pipe.held.extend_from_slice(bytes);
         }
-        if pipe.random.chance(3) {
+        if let Some(random) = &mut pipe.random
+            && random.chance(3)
+        {
+            let delay = random.millis(1..8);
             pipe.is_holding = true;
             pipe.held.extend_from_slice(bytes);
-            let delay = pipe.random.millis(1..8);
             cx.state.harm().delayed += 1;
             cx.registry.after(delay, move |cx| release(cx, id));
             return;
