@@ -7,8 +7,8 @@ use bytes::Bytes;
 use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{self, Flags, Frame, HEADER_BYTES, Header, Kind, NO_DEADLINE_MS};
 use onceloop_protocol::table::{
-    Admission, Answer, CallKey, Delivery, HeldRequest, REPLY_COPY_BYTES_MAX, Refusal, Request, SessionKey,
-    append_error,
+    Admission, Answer, CallKey, Delivery, HeldRequest, REPLY_COPY_BYTES_MAX, Refusal, Request,
+    SessionKey, append_error,
 };
 use onceloop_reactor::{Cx, Id, Registry};
 
