@@ -1,12 +1,17 @@
 //! Shutting down without losing what was begun.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceloop_endpoint::{Closed, close, finish};
 use onceloop_protocol::frame::{Header, Kind};
 use onceloop_reactor::{Cx, Id, Registry};
 
 use crate::core::Core;
+
+/// How long clients have to leave by themselves after GOAWAY. What they had sent by then is on its
+/// way, and is refused as not executed; closed under it, its caller could not know. A round trip of
+/// a slow network, and some more for a busy client.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What runs when a server has shut down.
 type Done<S> = Box<dyn FnOnce(Drained, &mut Cx<'_, S>)>;
@@ -23,7 +28,10 @@ pub struct Drained {
 pub(crate) struct Drain<S: 'static> {
     done: Option<Done<S>>,
     unfinished: usize,
-    /// Every call has been answered: the connections only write what is queued.
+    /// Until when clients may leave by themselves.
+    leave_by: Instant,
+    /// Their time is over, and every call has been answered: the connections only write what is
+    /// queued.
     is_finishing: bool,
 }
 
@@ -36,13 +44,14 @@ impl<S: 'static> Drain<S> {
     }
 }
 
-/// Takes no new connection and no new call, lets what runs end, then closes.
+/// Takes no new connection and no new call, lets what runs end and clients leave, then closes.
 pub(crate) fn start<S: 'static>(
     registry: &mut Registry<S>,
     id: Id<Core<S>>,
     within: Duration,
     done: impl FnOnce(Drained, &mut Cx<'_, S>) + 'static,
 ) {
+    let leave_by = registry.now() + FAREWELL.min(within);
     let Some(core) = registry.get_mut(id) else {
         registry.defer(|cx| done(Drained { unfinished: 0 }, cx));
         return;
@@ -59,7 +68,7 @@ pub(crate) fn start<S: 'static>(
         }));
     } else {
         core.table.drain();
-        core.drain = Some(Drain { done: Some(done), unfinished: 0, is_finishing: false });
+        core.drain = Some(Drain { done: Some(done), unfinished: 0, leave_by, is_finishing: false });
     }
     let acceptors = std::mem::take(&mut core.acceptors);
     let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
@@ -67,19 +76,23 @@ pub(crate) fn start<S: 'static>(
         registry.remove(acceptor);
     }
     for connection in connections {
-        if let Some(peer) = registry.get_mut(connection)
-            && peer.role().session().is_some()
-        {
+        let Some(peer) = registry.get_mut(connection) else { continue };
+        if peer.role().session().is_some() {
             Header::new(Kind::GoAway, 0).append(&[], peer.out());
             registry.touch(connection);
+        } else {
+            // Nothing was asked here.
+            finish(registry, connection, Closed::Local("the server shuts down"));
         }
     }
     registry.defer(move |cx| check(cx, id));
+    registry.at(leave_by, move |cx| check(cx, id));
     registry.after(within, move |cx| give_up(cx, id));
 }
 
 /// Something ended: is that all?
 pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
+    let now = cx.registry.now();
     let Some(core) = cx.registry.get_mut(id) else { return };
     let Some(drain) = &mut core.drain else { return };
     if core.table.in_flight() > 0 {
@@ -92,7 +105,7 @@ pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
         }
         return;
     }
-    if std::mem::replace(&mut drain.is_finishing, true) {
+    if now < drain.leave_by || std::mem::replace(&mut drain.is_finishing, true) {
         return;
     }
     let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceloop_protocol::codec::{self, Encode, EncodeArgs};
 use onceloop_protocol::cutter::{Cut, Cutter};
@@ -444,7 +444,35 @@ fn a_drain_answers_what_runs_and_refuses_what_is_new() {
     assert_eq!(wire.one(&mut world).code(), Some(Code::Draining));
     world.answer_all();
     assert_eq!(wire.one(&mut world).number(), 5);
-    assert!(wire.is_closed(&mut world));
+    // What was on its way when the server said GOAWAY is refused, not cut off.
+    wire.call(&mut world, 3, 0, "bank.debit", &(5u64,));
+    assert_eq!(wire.one(&mut world).code(), Some(Code::Draining));
+    assert_eq!(world.app.spent, 0, "the drain is not over");
+    drop(wire);
+    world.settle();
+    assert_eq!(world.app.spent, 42, "the drain is over");
+}
+
+#[test]
+fn a_drain_does_not_wait_for_clients_that_stay() {
+    let mut world = World::new();
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    let mut stranger = Wire::open(&mut world);
+    let server = world.server;
+    let begin = Instant::now();
+    server.drain(world.reactor.registry(), Duration::from_secs(60), |drained, cx| {
+        assert_eq!(drained.unfinished, 0);
+        cx.state.spent = 42;
+    });
+    assert_eq!(wire.one(&mut world).header.kind, Kind::GoAway);
+    assert!(stranger.is_closed(&mut world), "one that has no session asked for nothing");
+    drop(stranger);
+    wire.stream.set_nonblocking(true).expect("a socket");
+    while wire.stream.read(&mut [0; 1]).is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "it is still open");
+        world.reactor.turn(&mut world.app, Some(Duration::from_millis(50))).expect("a turn");
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(900), "it had its time");
     drop(wire);
     world.settle();
     assert_eq!(world.app.spent, 42, "the drain is over");
