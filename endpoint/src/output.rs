@@ -111,6 +111,7 @@ impl Output {
                 }
             }
         }
+        debug_assert!(self.buffer.is_empty());
         self.queue = None;
         io.give_buffer(std::mem::take(&mut self.buffer));
         Ok(Flushed::All)
@@ -150,8 +151,11 @@ impl Output {
                 queue.chunks.pop_front();
             }
         }
-        if n > 0 {
+        if self.written() + n < self.buffer.len() {
             self.queue.get_or_insert_default().written += n;
+        } else {
+            self.buffer.clear();
+            self.queue = None;
         }
     }
 

@@ -1,218 +1,18 @@
 //! The server at the level of its bytes: a scripted peer on a real socket.
 #![allow(missing_docs)]
 
+mod common;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use onceloop_protocol::codec::{self, Encode, EncodeArgs};
-use onceloop_protocol::cutter::{Cut, Cutter};
-use onceloop_protocol::error::{Code, ErrorBody};
-use onceloop_protocol::frame::{Flags, Header, Kind, MAGIC, MethodId};
-use onceloop_protocol::handshake::{CellReport, Hello, Order, Resume, Resumed, Welcome};
+use common::{Wire, World, flagged, plain_hello, request};
+use onceloop_protocol::codec;
+use onceloop_protocol::error::Code;
+use onceloop_protocol::frame::{Flags, Header, Kind};
+use onceloop_protocol::handshake::{CellReport, Order, Resumed};
 use onceloop_protocol::limits::Limits;
-use onceloop_reactor::Reactor;
-use onceloop_server::{Builder, Responder, Server};
-
-onceloop_protocol::service! {
-    pub mod bank {
-        /// Not idempotent.
-        fn debit(amount: u64) -> u64;
-        fn later(amount: u64) -> u64;
-        fn broken();
-        fn big(bytes: usize) -> bytes::Bytes;
-        #[idempotent]
-        fn balance() -> u64;
-    }
-}
-
-#[derive(Default)]
-struct App {
-    spent: u64,
-    waiting: Vec<(u64, Responder<App, bank::later>)>,
-}
-
-/// A server and its loop, turned by hand between the peer's steps.
-struct World {
-    reactor: Reactor<App>,
-    app: App,
-    server: Server<App>,
-}
-
-impl World {
-    fn new() -> World {
-        World::with(Limits::default())
-    }
-
-    fn with(limits: Limits) -> World {
-        let mut reactor = Reactor::new().expect("a reactor");
-        let server = Builder::<App>::new()
-            .service(bank::METHODS)
-            .limits(limits)
-            .method(bank::debit, |(amount,), cx| {
-                cx.state.spent += amount;
-                Ok(cx.state.spent)
-            })
-            .deferred(bank::later, |(amount,), responder, cx| {
-                cx.state.waiting.push((amount, responder));
-            })
-            .method(bank::broken, |(), _| panic!("on purpose"))
-            .method(bank::big, |(bytes,), _| Ok(vec![7; bytes].into()))
-            .method(bank::balance, |(), cx| Ok(cx.state.spent))
-            .listen(reactor.registry(), "127.0.0.1:0")
-            .expect("a server");
-        World { reactor, app: App::default(), server }
-    }
-
-    /// Turns until nothing happens.
-    fn settle(&mut self) {
-        let mut quiet = 0;
-        while quiet < 3 {
-            let turn = self.reactor.turn(&mut self.app, Some(Duration::from_millis(5)));
-            let turn = turn.expect("a turn");
-            quiet = if turn.events + turn.tasks == 0 { quiet + 1 } else { 0 };
-        }
-    }
-
-    fn answer_all(&mut self) {
-        let waiting = std::mem::take(&mut self.app.waiting);
-        self.reactor.registry().defer(move |cx| {
-            for (amount, responder) in waiting {
-                responder.respond(cx, Ok(amount));
-            }
-        });
-        self.settle();
-    }
-}
-
-/// One end of a connection, by hand.
-struct Wire {
-    stream: TcpStream,
-    cutter: Cutter,
-    received: Vec<u8>,
-}
-
-/// A frame that came.
-#[derive(Debug)]
-struct Got {
-    header: Header,
-    body: Vec<u8>,
-}
-
-impl Got {
-    fn code(&self) -> Option<Code> {
-        assert_eq!(self.header.kind, Kind::Error, "{self:?}");
-        let body: ErrorBody<'_> = codec::decode_whole(&self.body).expect("an error's body");
-        Code::from_wire(body.code)
-    }
-
-    fn number(&self) -> u64 {
-        assert_eq!(self.header.kind, Kind::Reply, "{self:?}");
-        codec::decode_whole(&self.body).expect("a number")
-    }
-}
-
-impl Wire {
-    fn open(world: &mut World) -> Wire {
-        let address = world.server.local_addresses(world.reactor.registry()).remove(0);
-        let stream = TcpStream::connect(address.to_string()).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-        Wire { stream, cutter: Cutter::new(), received: Vec::new() }
-    }
-
-    fn hello(world: &mut World, order: Order) -> (Wire, Welcome) {
-        let mut wire = Wire::open(world);
-        let hello = Hello { version: 1, features: 0, window: 8, order, token: None };
-        wire.begin(world, Kind::Hello, &hello);
-        let welcome = wire.one(world);
-        assert_eq!(welcome.header.kind, Kind::Welcome, "{welcome:?}");
-        (wire, codec::decode_whole(&welcome.body).expect("a welcome"))
-    }
-
-    fn resume(world: &mut World, welcome: &Welcome, attachment: u32, ack: u64) -> Wire {
-        let mut wire = Wire::open(world);
-        let resume = Resume {
-            version: 1,
-            features: 0,
-            sid: welcome.sid,
-            incarnation: 0,
-            attachment,
-            ack,
-            join: false,
-            token: None,
-        };
-        wire.begin(world, Kind::Resume, &resume);
-        wire
-    }
-
-    fn begin<T: Encode>(&mut self, world: &mut World, kind: Kind, body: &T) {
-        let body = codec::encode(body).expect("it encodes");
-        let mut out = MAGIC.to_vec();
-        Header::new(kind, 0).append(&body, &mut out);
-        self.send(world, &out);
-    }
-
-    fn send(&mut self, world: &mut World, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server reads");
-        world.settle();
-    }
-
-    fn call(
-        &mut self,
-        world: &mut World,
-        seq: u64,
-        ack: u64,
-        method: &str,
-        args: &impl EncodeArgs,
-    ) {
-        let bytes = request(seq, ack, method, args);
-        self.send(world, &bytes);
-    }
-
-    /// Takes the frames that are there.
-    fn all(&mut self, world: &mut World) -> Vec<Got> {
-        world.settle();
-        self.stream.set_nonblocking(true).expect("non-blocking");
-        let mut chunk = [0; 65536];
-        while let Ok(n @ 1..) = self.stream.read(&mut chunk) {
-            self.received.extend_from_slice(&chunk[..n]);
-            world.settle();
-        }
-        self.stream.set_nonblocking(false).expect("blocking");
-        let mut input = &self.received[..];
-        let mut frames = Vec::new();
-        while let Cut::Frame(frame) = self.cutter.next(&mut input, usize::MAX) {
-            frames.push(Got { header: frame.header, body: frame.body.to_vec() });
-        }
-        self.received = input.to_vec();
-        frames
-    }
-
-    fn one(&mut self, world: &mut World) -> Got {
-        let mut frames = self.all(world);
-        assert_eq!(frames.len(), 1, "{frames:?}");
-        frames.remove(0)
-    }
-
-    fn is_closed(&mut self, world: &mut World) -> bool {
-        world.settle();
-        matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
-    }
-}
-
-fn request(seq: u64, ack: u64, method: &str, args: &impl EncodeArgs) -> Vec<u8> {
-    flagged(seq, ack, method, args, Flags::NONE)
-}
-
-fn flagged(seq: u64, ack: u64, method: &str, args: &impl EncodeArgs, flags: Flags) -> Vec<u8> {
-    let mut header = Header::new(Kind::Request, seq);
-    (header.ack, header.method, header.flags) = (ack, MethodId::of(method), flags);
-    let mut body = Vec::new();
-    args.encode_args(&mut body).expect("it encodes");
-    let mut out = Vec::new();
-    header.append(&body, &mut out);
-    out
-}
 
 #[test]
 fn a_request_sent_twice_runs_once_and_is_answered_twice() {
@@ -486,8 +286,7 @@ fn more_connections_than_allowed_wait_until_there_is_room() {
     let (first, _) = Wire::hello(&mut world, Order::Unordered);
     let (_second, _) = Wire::hello(&mut world, Order::Unordered);
     let mut third = Wire::open(&mut world);
-    let hello = Hello { version: 1, features: 0, window: 8, order: Order::Unordered, token: None };
-    third.begin(&mut world, Kind::Hello, &hello);
+    third.begin(&mut world, Kind::Hello, &plain_hello());
     assert!(third.all(&mut world).is_empty());
     drop(first);
     assert_eq!(third.one(&mut world).header.kind, Kind::Welcome);
