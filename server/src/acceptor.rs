@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use onceloop_reactor::{Cx, Id, Input, Io, Listener, Pollable, Source, Stream, os};
+use onceloop_reactor::{Cx, Id, Input, Io, Listener, Pollable, Registry, Source, Stream, os};
 
 use crate::core::Core;
 use crate::peer::{Peer, PeerConnection};
@@ -26,7 +26,7 @@ pub(crate) struct Acceptor<S: 'static> {
     room: Rc<Cell<usize>>,
     accepted: Vec<Stream>,
     failure: Option<io::Error>,
-    /// The last attempt failed; nothing is tried before the deadline.
+    /// The last attempt failed; nothing is tried before the deadline, or before a connection ends.
     is_starved: bool,
     warned_at: Option<Instant>,
 }
@@ -114,10 +114,15 @@ impl<S: 'static> Source<S> for Acceptor<S> {
     }
 
     fn on_deadline(cx: &mut Cx<'_, S>, id: Id<Self>) {
-        if let Some(acceptor) = cx.registry.get_mut(id) {
-            acceptor.is_starved = false;
-            cx.registry.again(id);
-        }
+        look_again(cx.registry, id);
+    }
+}
+
+/// Tries to accept again: a connection has ended, or some time has passed.
+pub(crate) fn look_again<S: 'static>(registry: &mut Registry<S>, id: Id<Acceptor<S>>) {
+    if let Some(acceptor) = registry.get_mut(id) {
+        acceptor.is_starved = false;
+        registry.again(id);
     }
 }
 

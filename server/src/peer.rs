@@ -12,7 +12,7 @@ use onceloop_protocol::table::{Cancelled, Refusal, SessionKey};
 use onceloop_reactor::{Cx, Id, Peer as Address, os};
 
 use crate::core::Core;
-use crate::{drain, request};
+use crate::{acceptor, drain, request};
 
 /// A connection of a server.
 pub(crate) type PeerConnection<S> = Connection<Peer<S>>;
@@ -180,8 +180,8 @@ impl<S: 'static> Role<S> for Peer<S> {
         let acceptors = core.acceptors.clone();
         cx.registry.set_deadline(self.core, next);
         for acceptor in acceptors {
-            // There is room for another connection.
-            cx.registry.again(acceptor);
+            // There is room for another connection, and a descriptor.
+            acceptor::look_again(cx.registry, acceptor);
         }
         drain::check(cx, self.core);
     }

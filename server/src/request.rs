@@ -192,6 +192,12 @@ pub(crate) fn deliver<S: 'static>(
         out.truncate(begin);
         let delivery = core.table.complete(key, Answer::Shared(frame.clone()));
         core.counts.answered += (in_flight - core.table.in_flight()) as u64;
+        if delivery.connection == here
+            && let Some(connection) = cx.registry.get_mut(id)
+        {
+            // It does not overtake the small ones before it.
+            connection.out().append(out);
+        }
         send_shared(cx, delivery, frame);
     }
     if is_draining {
