@@ -81,8 +81,8 @@ pub(crate) fn start<S: 'static>(
             Header::new(Kind::GoAway, 0).append(&[], peer.out());
             registry.touch(connection);
         } else {
-            // Nothing was asked here.
-            finish(registry, connection, Closed::Local("the server shuts down"));
+            // Nothing was asked here, and nothing is owed.
+            close(registry, connection, Closed::Local("the server shuts down"));
         }
     }
     registry.defer(move |cx| check(cx, id));
