@@ -30,14 +30,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let timeout = Duration::try_from_secs_f64(arguments.timeout)
-        .map_err(|_| format!("--timeout {}: give seconds, not negative", arguments.timeout))?;
-    let mut options = CallOptions::new().deadline(timeout);
-    if arguments.at_most_once {
-        options = options.at_most_once();
-    }
+    let (mut client, options) = match prepare(arguments) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            crate::complain(&*error);
+            return Ok(DID_NOT_RUN.into());
+        }
+    };
     let values: Vec<Value> = arguments.arguments.iter().map(|text| json::argument(text)).collect();
-    let mut client = BlockingClient::connect(arguments.address.as_str())?;
     let method = DynamicMethod::new(arguments.method.as_str());
     match client.call_with(options, method, values) {
         Ok(reply) => {
@@ -46,6 +46,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         }
         Err(error) => Ok(failed(&error)),
     }
+}
+
+/// Makes all that can fail before there is a call.
+fn prepare(arguments: &Arguments) -> Result<(BlockingClient, CallOptions), Box<dyn Error>> {
+    let timeout = Duration::try_from_secs_f64(arguments.timeout)
+        .map_err(|_| format!("--timeout {}: give seconds, not negative", arguments.timeout))?;
+    let mut options = CallOptions::new().deadline(timeout);
+    if arguments.at_most_once {
+        options = options.at_most_once();
+    }
+    Ok((BlockingClient::connect(arguments.address.as_str())?, options))
 }
 
 /// Prints why there is no reply, and tells by the exit status whether the call ran.
