@@ -125,17 +125,24 @@ fn start<S: 'static>(
 ) {
     let header = &frame.header;
     let is_protected = !header.flags.contains(Flags::UNPROTECTED);
-    let call = CallInfo {
-        core: peer.core,
-        connection: id,
-        session: is_protected.then_some(session),
-        key: Some(key),
-        seq: header.seq,
-        deadline: deadline(cx.registry, header),
-    };
+    let deadline = deadline(cx.registry, header);
     let begin = Header::new(Kind::Reply, header.seq).begin(out);
-    let mut context = Context { state: cx.state, registry: cx.registry, call };
-    match handler.run(frame.body, &mut context, out) {
+    // Made in place: copied while its fields are still on their way to memory, it would be waited for.
+    let mut context = Context {
+        state: cx.state,
+        registry: cx.registry,
+        call: CallInfo {
+            core: peer.core,
+            connection: id,
+            session: is_protected.then_some(session),
+            key: Some(key),
+            seq: header.seq,
+            deadline,
+        },
+    };
+    let ended = handler.run(frame.body, &mut context, out);
+    let call = context.call;
+    match ended {
         Ended::Replied => deliver(cx, id, &call, begin, out),
         Ended::Failed(error) => {
             out.truncate(begin);
