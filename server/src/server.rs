@@ -90,6 +90,9 @@ impl<S: 'static> Server<S> {
     /// deferred call that is answered later is answered into the void. A drain that goes on is over.
     pub fn close(self, registry: &mut Registry<S>) {
         let Some(core) = registry.remove(self.core) else { return };
+        if cfg!(debug_assertions) {
+            core.table.check_invariants();
+        }
         let unfinished = core.table.in_flight();
         for acceptor in core.acceptors {
             registry.remove(acceptor);

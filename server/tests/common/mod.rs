@@ -308,7 +308,7 @@ pub fn plain_resume(welcome: &Welcome, attachment: u32, ack: u64) -> Resume {
 }
 
 /// The magic and the frame after it.
-pub fn first_frame<T: Encode>(kind: Kind, body: &T) -> Vec<u8> {
+pub fn first_frame<T: Encode + ?Sized>(kind: Kind, body: &T) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(frame(kind, 0, &codec::encode(body).expect("it encodes")));
     out
