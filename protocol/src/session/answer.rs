@@ -174,6 +174,7 @@ impl<T> Session<T> {
         let until = now + spread;
         call.stage = Stage::Waiting { until };
         self.timers.push(until, key, Purpose::Retry);
+        self.timers.compact(&self.calls);
     }
 
     /// Returns the open call with this seq; `None` if it has ended.

@@ -11,6 +11,7 @@ use crate::codec::{Decode, Encode, decode_whole};
 use crate::error::{Class, Code, ErrorBody, Fault};
 use crate::frame::{Frame, Header, Kind, MAGIC, VERSION};
 use crate::handshake::{CellReport, Hello, Resume, Resumed, ServerLimits, Sid, Welcome};
+use crate::limits::Limits;
 
 /// The incarnation of a client without a journal: one that restarts begins a new session.
 const INCARNATION: u32 = 0;
@@ -48,7 +49,7 @@ impl<T> Session<T> {
                 let hello = Hello {
                     version: VERSION,
                     features: 0,
-                    window: self.limits.window.next_power_of_two().min(self.limits.window_max),
+                    window: window(&self.limits),
                     order: self.order,
                     token: self.token.clone(),
                 };
@@ -96,7 +97,7 @@ impl<T> Session<T> {
                 self.calls.at_mut(index).stage = Stage::Lost;
             }
         }
-        debug_assert_eq!((self.outstanding, self.outstanding_unprotected), (0, 0));
+        debug_assert_eq!(self.outstanding, 0);
         self.resends.clear();
         self.retries.clear();
         self.cancels.clear();
@@ -154,7 +155,11 @@ impl<T> Session<T> {
         }
         self.take_limits(&resumed.limits);
         self.ring.narrow(resumed.window);
-        self.acks.sent(self.ring.floor(), now);
+        // Calls may have been given up since RESUME was sent: what counts is what the server has read.
+        self.acks.sent(resumed.floor, now);
+        if resumed.floor < self.ring.floor() {
+            self.acks.hurry();
+        }
         for seq in self.ring.floor() + 1..self.ring.next() {
             let report = resumed.report(seq);
             match self.ring.occupant(seq) {
@@ -176,7 +181,7 @@ impl<T> Session<T> {
         if report != CellReport::Vacant {
             call.copies = 1; // whatever else was sent, the cell stands for it
             call.stage = Stage::Sent;
-            self.count_sent(index, now);
+            self.count_sent(now);
             return;
         }
         call.copies = 0;
@@ -277,6 +282,11 @@ impl<T> Session<T> {
             Calls::<T>::label(key)
         }
     }
+}
+
+/// Returns the window to ask for: the power of two above the one chosen, or the largest.
+fn window(limits: &Limits) -> u32 {
+    limits.window.checked_next_power_of_two().unwrap_or(u32::MAX).min(limits.window_max)
 }
 
 fn check_version(version: u16) -> Result<(), Fault> {

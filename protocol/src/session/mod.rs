@@ -39,7 +39,7 @@ mod transmit;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -56,6 +56,10 @@ use retry::{Backoff, Budget, Jitter};
 use timers::{Purpose, Timers};
 
 pub use calls::CallKey;
+
+/// The longest time that a session waits for anything: a year. What is meant to be for ever has to
+/// fit the clock.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// How often a call may be transmitted, and what its caller may learn. Exhaustive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,8 +184,9 @@ pub struct Session<T> {
     cancels: VecDeque<u64>,
     /// Calls out on this connection and not answered.
     outstanding: usize,
-    /// Unprotected ones among them.
-    outstanding_unprotected: u32,
+    /// Unprotected calls that were sent and have not ended: like protected ones they take room in
+    /// the window, also while they wait to be sent again.
+    unprotected: u32,
 
     probe: Probe,
     budget: Budget,
@@ -199,12 +204,22 @@ impl<T> Session<T> {
     /// `token` proves to the server who this is, where it asks; `seed` spreads the back-off of many
     /// clients: no two should have the same.
     pub fn new(
-        limits: Limits,
+        mut limits: Limits,
         order: Order,
         token: Option<Bytes>,
         seed: u64,
         now: Instant,
     ) -> Session<T> {
+        for time in [
+            &mut limits.handshake_timeout,
+            &mut limits.retransmit_timeout,
+            &mut limits.ack_delay,
+            &mut limits.backoff_min,
+            &mut limits.backoff_max,
+            &mut limits.lease,
+        ] {
+            *time = (*time).min(TIME_MAX);
+        }
         Session {
             order,
             token,
@@ -221,7 +236,7 @@ impl<T> Session<T> {
             retries: VecDeque::new(),
             cancels: VecDeque::new(),
             outstanding: 0,
-            outstanding_unprotected: 0,
+            unprotected: 0,
             probe: Probe::new(now),
             budget: Budget::new(&limits, now),
             backoff: Backoff::new(),
@@ -450,8 +465,11 @@ impl<T> Session<T> {
     fn finish(&mut self, index: u32, burnt: bool) -> Option<T> {
         self.leave_stage(index);
         let call = self.calls.remove(index);
-        if call.is_protected() && call.seq != 0 && self.ring.end(call.seq, burnt) {
-            self.acks.hurry();
+        match (call.seq, call.is_protected()) {
+            (0, _) => {}
+            (_, false) => self.unprotected -= 1,
+            (seq, true) if self.ring.end(seq, burnt) => self.acks.hurry(),
+            (_, true) => {}
         }
         self.calls.give_buffer(call.request);
         call.attached
@@ -462,12 +480,7 @@ impl<T> Session<T> {
         let call = self.calls.at(index);
         match call.stage {
             Stage::Queued => self.queued -= 1,
-            Stage::Sent => {
-                self.outstanding -= 1;
-                if !call.is_protected() {
-                    self.outstanding_unprotected -= 1;
-                }
-            }
+            Stage::Sent => self.outstanding -= 1,
             Stage::Due | Stage::Lost | Stage::Waiting { .. } => {}
         }
     }

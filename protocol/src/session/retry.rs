@@ -6,6 +6,9 @@ use crate::limits::Limits;
 
 /// Jitter, in percent of a pause, to either side.
 const JITTER_PERCENT: u32 = 20;
+/// The shortest pause, whatever the limits say: without one, a driver whose attempts fail at once
+/// would never come to anything else.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Seconds for which unused retries are saved up.
 const BUDGET_SECONDS_MAX: u64 = 10;
 /// The budget is counted in thousandths of a retry.
@@ -41,7 +44,7 @@ impl Jitter {
 /// Returns the pause before the try that follows `failures` failed ones, without jitter.
 pub(super) fn pause(failures: u32, limits: &Limits) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);
-    limits.backoff_min.saturating_mul(1 << doublings).min(limits.backoff_max)
+    limits.backoff_min.saturating_mul(1 << doublings).min(limits.backoff_max).max(PAUSE_MIN)
 }
 
 /// Failed attempts to have a connection, since one was last ready.

@@ -3,16 +3,17 @@
 mod acknowledging;
 mod answering;
 mod connecting;
+mod regressions;
 mod resuming;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::codec::encode;
+use crate::codec::{decode_whole, encode};
 use crate::error::{Class, ErrorBody};
 use crate::frame::{Frame, LENGTH_BYTES, MAGIC};
-use crate::handshake::{CellReport, Resumed, ServerLimits, Sid, Welcome};
+use crate::handshake::{CellReport, Hello, Resumed, ServerLimits, Sid, Welcome};
 
 const METHOD: MethodId = MethodId::of("test.method");
 const SID: Sid = Sid { place: 1, secret: 2 };
@@ -60,6 +61,11 @@ impl Bench {
         self.disconnect();
         self.session.on_connected(self.now, &mut self.out);
         assert_eq!(self.kinds(), [Kind::Resume]);
+        self.resumed(floor, reports);
+    }
+
+    /// Answers a RESUME.
+    fn resumed(&mut self, floor: u64, reports: &[CellReport]) {
         let resumed = Resumed {
             version: 1,
             features: 0,

@@ -138,7 +138,10 @@ impl<T> Session<T> {
         {
             let Some(key) = self.first(|session| &mut session.queue, Stage::Queued) else { break };
             self.queue.pop_front();
-            if let Some(fault) = self.too_large(&self.calls.at(key.index).request) {
+            if self.calls.at(key.index).deadline.is_some_and(|deadline| deadline <= now) {
+                // Sent, it would only turn what is certain into a guess.
+                self.abandon(key.index, Code::Deadline, "its deadline passed");
+            } else if let Some(fault) = self.too_large(&self.calls.at(key.index).request) {
                 // Taken before the server had said how much it takes.
                 match self.finish(key.index, true) {
                     Some(attached) => self.ended.push_back((attached, Answer::NotExecuted(fault))),
@@ -153,7 +156,7 @@ impl<T> Session<T> {
     }
 
     fn may_send_first(&self) -> bool {
-        self.ring.has_room() && self.outstanding_unprotected < self.ring.window()
+        self.ring.has_room() && self.unprotected < self.ring.window()
     }
 
     fn send_first(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
@@ -161,6 +164,7 @@ impl<T> Session<T> {
         let seq = self.number(key);
         let call = self.calls.at_mut(key.index);
         call.seq = seq;
+        self.unprotected += u32::from(!call.is_protected());
         frame::number(&mut call.request, seq);
         self.budget.earn();
         self.counters.calls += 1;
@@ -181,7 +185,7 @@ impl<T> Session<T> {
             self.calls.give_buffer(request);
         }
         self.acks.sent(ack, now);
-        self.count_sent(key.index, now);
+        self.count_sent(now);
     }
 
     fn send_notification(&mut self, index: u32, now: Instant, out: &mut Vec<u8>) {
@@ -195,14 +199,11 @@ impl<T> Session<T> {
     }
 
     /// Counts a call that is out on this connection.
-    pub(super) fn count_sent(&mut self, index: u32, now: Instant) {
+    pub(super) fn count_sent(&mut self, now: Instant) {
         if self.outstanding == 0 {
             self.probe.expect(now);
         }
         self.outstanding += 1;
-        if !self.calls.at(index).is_protected() {
-            self.outstanding_unprotected += 1;
-        }
     }
 
     /// Returns the first entry of a queue whose call is still in `stage`, dropping those before it.
