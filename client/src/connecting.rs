@@ -148,6 +148,13 @@ impl<S: 'static> Core<S> {
         Self::connect_if_due(registry, id);
     }
 
+    /// Closes a connection whose server takes no new calls, once nothing is out on it.
+    pub(crate) fn leave_if_drained(registry: &mut Registry<S>, id: Id<Self>) {
+        if registry.get(id).is_some_and(|core| core.session.is_drained()) {
+            Self::disconnect(registry, id, "the server is shutting down");
+        }
+    }
+
     /// Tells the session, and the program, that there is no connection.
     pub(crate) fn lost(registry: &mut Registry<S>, id: Id<Self>, why: &str) {
         let now = registry.now();

@@ -300,6 +300,8 @@ impl<S: 'static> Source<S> for Core<S> {
             }
             let ended = cx.registry.get_mut(id).and_then(|core| core.session.next_ended());
             let Some((continuation, answer)) = ended else {
+                // Perhaps the last call out was given up here, and no frame will tell.
+                Self::leave_if_drained(cx.registry, id);
                 return Self::end(cx, id);
             };
             continuation(answer, cx);
@@ -312,6 +314,8 @@ impl<S: 'static> Source<S> for Core<S> {
         let now = cx.registry.now();
         let Some(core) = cx.registry.get_mut(id) else { return };
         core.armed = None;
+        // Whether there still is no room will be seen; if nothing is to be sent any more, nobody looks.
+        core.congested_until = core.congested_until.filter(|&until| until > now);
         if let Link::Open(connection) = core.link
             && let Some((core, open)) = cx.registry.get2_mut(id, connection)
         {

@@ -59,9 +59,7 @@ fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, ta
 /// Does for the session what it cannot do itself.
 fn attend<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>) {
     Core::pump(cx.registry, core_id);
-    if cx.registry.get(core_id).is_some_and(|core| core.session.is_drained()) {
-        Core::disconnect(cx.registry, core_id, "the server is shutting down");
-    }
+    Core::leave_if_drained(cx.registry, core_id);
 }
 
 impl<S: 'static> Role<S> for ClientRole<S> {

@@ -6,114 +6,16 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread::JoinHandle;
+use std::io::Write;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use onceloop_client::Client;
-use onceloop_protocol::codec::{Encode, decode_whole};
 use onceloop_protocol::error::{Code, ErrorBody, Ran};
-use onceloop_protocol::frame::{self, Header, Kind, LENGTH_BYTES, MAGIC, VERSION};
-use onceloop_protocol::handshake::{CellReport, Resume, Resumed, ServerLimits, Sid, Welcome};
-use onceloop_protocol::limits::Limits;
-use support::{App, PATIENCE, World, bank, err, hasty, hasty_limits, ok};
-
-/// One connection of a client, as its server sees it.
-struct Peer {
-    stream: TcpStream,
-}
-
-impl Peer {
-    fn accept(listener: &TcpListener) -> Peer {
-        let (stream, _) = listener.accept().unwrap();
-        Peer::begin(stream)
-    }
-
-    fn begin(mut stream: TcpStream) -> Peer {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut magic = [0; 8];
-        stream.read_exact(&mut magic).unwrap();
-        assert_eq!(magic, MAGIC);
-        stream.write_all(&MAGIC).unwrap();
-        Peer { stream }
-    }
-
-    /// Returns the next frame, or nothing if the client has closed.
-    fn next(&mut self) -> Option<(Header, Vec<u8>)> {
-        let mut length = [0; LENGTH_BYTES];
-        self.stream.read_exact(&mut length).ok()?;
-        let mut frame = length.to_vec();
-        frame.resize(LENGTH_BYTES + u32::from_be_bytes(length) as usize, 0);
-        self.stream.read_exact(&mut frame[LENGTH_BYTES..]).ok()?;
-        let header = Header::read(&frame).unwrap();
-        Some((header, frame.split_off(header.kind.header_bytes())))
-    }
-
-    #[track_caller]
-    fn expect(&mut self, kind: Kind) -> (Header, Vec<u8>) {
-        let (header, body) = self.next().expect("a frame");
-        assert_eq!(header.kind, kind);
-        (header, body)
-    }
-
-    /// Turns the client's loop until it has connected and said something.
-    fn accept_beside(world: &mut World, listener: &TcpListener) -> Peer {
-        listener.set_nonblocking(true).unwrap();
-        let mut accepted = None;
-        world.until(|_| {
-            accepted = listener.accept().ok();
-            accepted.is_some()
-        });
-        let (stream, _) = accepted.unwrap();
-        wait_beside(world, &stream);
-        Peer::begin(stream)
-    }
-
-    /// Turns the client's loop until it sends a frame, or closes.
-    fn next_beside(&mut self, world: &mut World) -> Option<(Header, Vec<u8>)> {
-        wait_beside(world, &self.stream);
-        self.next()
-    }
-
-    fn send(&mut self, kind: Kind, seq: u64, body: &impl Encode) {
-        let mut out = Vec::new();
-        let start = Header::new(kind, seq).begin(&mut out);
-        body.encode(&mut out).unwrap();
-        frame::finish(&mut out, start);
-        self.stream.write_all(&out).unwrap();
-    }
-
-    fn welcome(&mut self) {
-        self.expect(Kind::Hello);
-        let limits = ServerLimits::of(&Limits::default());
-        let sid = Sid { place: 1, secret: 2 };
-        let welcome = Welcome { version: VERSION, features: 0, sid, window: 8, limits };
-        self.send(Kind::Welcome, 0, &welcome);
-    }
-
-    fn resumed(&mut self, reports: &[CellReport]) -> Resume {
-        let (_, body) = self.expect(Kind::Resume);
-        let resume: Resume = decode_whole(&body).unwrap();
-        let resumed = Resumed {
-            version: VERSION,
-            features: 0,
-            floor: resume.ack,
-            window: 8,
-            cells: Resumed::pack(reports.iter().copied()),
-            limits: ServerLimits::of(&Limits::default()),
-        };
-        self.send(Kind::Resumed, 0, &resumed);
-        resume
-    }
-}
-
-/// Turns the client's loop until there is something to read. Small frames come whole.
-fn wait_beside(world: &mut World, stream: &TcpStream) {
-    stream.set_nonblocking(true).unwrap();
-    world.until(|_| stream.peek(&mut [0]).is_ok());
-    stream.set_nonblocking(false).unwrap();
-}
+use onceloop_protocol::frame::{Header, Kind};
+use onceloop_protocol::handshake::CellReport;
+use support::peer::{Peer, play};
+use support::{App, World, bank, err, hasty, hasty_limits, ok};
 
 /// Returns a client of `listener` that asks a silent server soon.
 fn impatient(world: &mut World, listener: &TcpListener) -> Client<App> {
@@ -121,13 +23,6 @@ fn impatient(world: &mut World, listener: &TcpListener) -> Client<App> {
     limits.retransmit_timeout = Duration::from_millis(30);
     let address = listener.local_addr().unwrap();
     Client::builder().limits(limits).connect(world.registry(), address).unwrap()
-}
-
-/// Plays a server on a thread; the test joins it, so that what it asserts counts.
-fn play(script: impl FnOnce(TcpListener) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (address, std::thread::spawn(move || script(listener)))
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A server and its clients on one loop, and a relay between them that breaks connections.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub(crate) mod peer;
 pub(crate) mod relay;
 
 use std::path::PathBuf;
