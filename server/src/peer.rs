@@ -295,9 +295,6 @@ fn resume<S: 'static>(
     append(Kind::Resumed, &resumption.resumed, out);
     if let Some(this) = cx.registry.get_mut(core) {
         this.table.append_finished(resumption.session, out);
-        if this.drain.is_some() {
-            Header::new(Kind::GoAway, 0).append(&[], out);
-        }
     }
     Ok(())
 }
