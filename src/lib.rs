@@ -52,7 +52,7 @@
 //!
 //! * The loop: [`Reactor`], [`Registry`], [`Cx`], [`Remote`], and [`reactor`] for sources of your own.
 //! * The server: [`Builder`], [`Server`], [`Context`], [`Responder`].
-//! * The client: [`Client`], [`BlockingClient`], [`Handle`], and what a call may end in:
+//! * The client: [`Client`], made by [`ClientBuilder`]; [`BlockingClient`], [`Handle`], and what a call may end in:
 //!   [`CallError`].
 //! * The wire: [`service!`], [`Limits`], [`Value`], and [`protocol`] for the rest.
 #![forbid(unsafe_code)]
@@ -62,16 +62,21 @@ pub use onceloop_protocol as protocol;
 pub use onceloop_reactor as reactor;
 pub use onceloop_server as server;
 
-pub use onceloop_client::{BlockingClient, CallId, CallOptions, Client, Handle, State};
+pub use onceloop_client::{
+    BlockingClient, Builder as ClientBuilder, CallId, CallOptions, Client, Handle, State,
+};
 pub use onceloop_endpoint::Address;
 pub use onceloop_protocol::codec::{Bin, Raw};
 pub use onceloop_protocol::error::{ApplicationError, CallError, Code, Fault, Ran};
+pub use onceloop_protocol::handshake::Order;
 pub use onceloop_protocol::limits::Limits;
 pub use onceloop_protocol::method::{Caller, DynamicMethod, Method, MethodInfo};
 pub use onceloop_protocol::service;
 pub use onceloop_protocol::value::Value;
 pub use onceloop_reactor::{Config, Cx, Reactor, Registry, Remote};
-pub use onceloop_server::{Builder, Context, Responder, Server};
+pub use onceloop_server::{
+    Builder, CallInfo, Context, Drained, ListenError, Responder, Server, Stats, Xid,
+};
 
 /// The programs in the README compile and run.
 #[cfg(doctest)]

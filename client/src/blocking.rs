@@ -16,6 +16,11 @@ use crate::{Builder, CallOptions, Client, State};
 /// for what the first left over.
 const LAST_TURNS: u32 = 2;
 
+/// Turns before a call in which what happened since the last one is looked at: one to read the end
+/// of a connection, one to tell the client, and some for what else there was. One is enough if
+/// nothing happened.
+const CATCH_UP_TURNS_MAX: u32 = 4;
+
 /// A client that blocks its thread for each call.
 ///
 /// A remote call reads like a local one, through the stub that `service!` makes:
@@ -33,7 +38,7 @@ const LAST_TURNS: u32 = 2;
 /// ```
 ///
 /// Its loop turns only during calls: between them nothing is read, and a connection that breaks
-/// then is found broken, and made anew, by the next call. Dropped, it tells the server that the
+/// then is found broken, and made anew, at the beginning of the next call. Dropped, it tells the server that the
 /// session is over.
 pub struct BlockingClient {
     reactor: Reactor<()>,
@@ -85,6 +90,10 @@ impl BlockingClient {
         method: M,
         args: M::Args<'_>,
     ) -> Result<M::Owned, CallError<M::Error>> {
+        if let Err(error) = self.catch_up() {
+            let class = Class::NotExecuted;
+            return Err(CallError::NotExecuted(Fault { class, ..no_loop(&error) }));
+        }
         let answer = Rc::new(Cell::new(None));
         let slot = Rc::clone(&answer);
         self.client.call_with(self.reactor.registry(), options, method, args, move |reply, _| {
@@ -106,8 +115,21 @@ impl BlockingClient {
     /// # Errors
     /// As for [`Client::notify`].
     pub fn notify<M: Method>(&mut self, method: M, args: M::Args<'_>) -> Result<(), Fault> {
+        self.catch_up().map_err(|error| no_loop(&error))?;
         self.client.notify(self.reactor.registry(), method, args)?;
         self.reactor.turn(&mut (), Some(Duration::ZERO)).map(drop).map_err(|error| no_loop(&error))
+    }
+
+    /// Looks at what happened since the last call. A call that is sent on a connection which is long
+    /// gone might have run, for all that can be told if its server was restarted meanwhile.
+    fn catch_up(&mut self) -> io::Result<()> {
+        for _ in 0..CATCH_UP_TURNS_MAX {
+            let turn = self.reactor.turn(&mut (), Some(Duration::ZERO))?;
+            if turn.events == 0 && turn.tasks == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Returns where the client stands, as of its last call.

@@ -58,7 +58,8 @@ impl<S: 'static> Builder<S> {
         self
     }
 
-    /// Sets what proves to the server who this is, where it asks.
+    /// Sets what proves to the server who this is, where it asks. It travels in the handshake; no
+    /// server of this version asks.
     #[must_use]
     pub fn token(mut self, token: impl Into<Bytes>) -> Self {
         self.token = Some(token.into());

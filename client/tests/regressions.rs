@@ -4,14 +4,15 @@
 mod support;
 
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use onceloop_client::{CallOptions, Client, State};
-use onceloop_protocol::error::{Code, Ran};
+use onceloop_client::{BlockingClient, CallOptions, Client, State};
+use onceloop_protocol::error::{Code, ErrorBody, Ran};
 use onceloop_protocol::frame::Kind;
 use onceloop_protocol::limits::Limits;
 use onceloop_reactor::Cx;
-use support::peer::Peer;
+use support::peer::{Peer, play};
 use support::{App, SocketPath, World, bank, err, hasty_limits, ok};
 
 /// How long a loop is watched, and how many turns it may make in that time: output that is held up
@@ -171,4 +172,33 @@ fn attempts_without_a_pause_do_not_hold_up_the_loop() {
     client.call(world.registry(), bank::debit, (1,), note!(1));
     let _server = world.serve(&path.address());
     assert_eq!(world.answers(1), [ok(1, "1")]);
+}
+
+#[test]
+fn a_blocking_client_finds_out_that_its_server_was_restarted_before_it_calls() {
+    let (closed, is_closed) = mpsc::channel();
+    let (address, script) = play(move |listener| {
+        let mut first = Peer::accept(&listener);
+        first.welcome();
+        first.expect(Kind::Request);
+        first.send(Kind::Reply, 1, &1_u64);
+        drop(first);
+        closed.send(()).unwrap();
+        let mut second = Peer::accept(&listener);
+        second.expect(Kind::Resume);
+        second.send(Kind::Error, 0, &ErrorBody::new(Code::SessionUnknown, "never heard of it"));
+        let mut third = Peer::accept(&listener);
+        third.welcome();
+        third.expect(Kind::Request);
+        third.send(Kind::Reply, 1, &2_u64);
+        while third.next().is_some() {}
+    });
+    let builder = Client::builder().limits(hasty_limits());
+    let mut bank = bank::Stub(BlockingClient::connect_with(builder, address).unwrap());
+    assert_eq!(bank.debit(1), Ok(1));
+    is_closed.recv().unwrap();
+    // Sent on the connection that is gone, the call might have run, in the session that is gone.
+    assert_eq!(bank.debit(1), Ok(2));
+    drop(bank);
+    script.join().unwrap();
 }

@@ -153,6 +153,12 @@ impl<R> Connection<R> {
         matches!(self.phase, Phase::Finishing | Phase::Over)
     }
 
+    /// Returns how many bytes of memory the buffers of this connection take: none while it is at
+    /// rest.
+    pub fn buffer_bytes(&self) -> usize {
+        self.tail.capacity() + self.output.capacity()
+    }
+
     /// Returns when bytes last came, to the millisecond.
     pub fn last_received(&self, now: Instant) -> Instant {
         let ms = self.settings.ticks(now).wrapping_sub(self.received_at);

@@ -55,6 +55,12 @@ impl Output {
         self.len() == 0
     }
 
+    /// Returns how many bytes of memory this takes, those shared with others among them.
+    pub(crate) fn capacity(&self) -> usize {
+        let queue = self.queue.as_ref();
+        self.buffer.capacity() + queue.map_or(0, |queue| size_of::<Queue>() + queue.chunk_bytes)
+    }
+
     /// Returns since when the socket takes nothing; `None` if it is not full.
     pub(crate) fn waits_since(&self) -> Option<u32> {
         self.queue.as_ref()?.waits_since

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// What an error says about the execution of a call. Carried in every ERROR frame, so that a peer
 /// which does not know a newer [`Code`] still knows this.
+///
+/// Exhaustive: a newer peer's class reads as `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Class {
@@ -239,6 +241,8 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// Whether a call's handler ran.
+///
+/// Exhaustive: there is no fourth answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
     /// It ran, once.

@@ -14,6 +14,9 @@ use crate::limits::Limits;
 /// by version 1.
 pub type Features = u64;
 
+/// The features that this version has: none yet. What the other end names beyond is dropped.
+pub const FEATURES: Features = 0;
+
 /// A session's identity: 128 random bits of the operating system, and where the server keeps it.
 ///
 /// Whoever holds it may resume the session, so it is never printed whole.
@@ -39,6 +42,8 @@ impl fmt::Debug for Sid {
 }
 
 /// In which order a session's calls run.
+///
+/// Exhaustive: a further order would be a further version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
@@ -134,6 +139,8 @@ pub struct Resume {
 }
 
 /// What became of one call, as RESUMED tells it in two bits.
+///
+/// Exhaustive: a fourth value of the two bits counts as `Finished`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CellReport {

@@ -23,6 +23,22 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Err(unsupported("raising the descriptor limit"))
 }
 
+/// Returns how many descriptors this process may have open.
+///
+/// # Errors
+///
+/// `Unsupported` without the feature `os`.
+pub fn descriptor_limit() -> io::Result<u64> {
+    #[cfg(feature = "os")]
+    {
+        use rustix::process::{Resource, getrlimit};
+        // None is "no limit".
+        Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    }
+    #[cfg(not(feature = "os"))]
+    Err(unsupported("reading the descriptor limit"))
+}
+
 /// Fills `bytes` with random bytes of the operating system, fit for secrets.
 ///
 /// `getrandom` on Linux with the feature `os`, else `/dev/urandom`.

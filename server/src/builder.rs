@@ -101,7 +101,8 @@ impl<S: 'static> Builder<S> {
     /// `unix:/path` (a socket file that nobody listens at is replaced). Port 0 lets the system
     /// choose.
     ///
-    /// A host's name is looked up here, and that blocks.
+    /// A host's name is looked up here, and that blocks; of its addresses the first is taken that can
+    /// be listened at.
     ///
     /// # Errors
     /// If two methods have one id, a demanded one has no handler, or it cannot listen there.
@@ -133,6 +134,7 @@ impl<S: 'static> Builder<S> {
             return Err(ListenError::MissingHandler(info.name.to_string()));
         }
         builtin::add(&mut self.handlers);
+        note_descriptors(self.limits.connections_max);
         let mut random = [0; 16];
         os::random_bytes(&mut random)?;
         let core = registry.insert(Core {
@@ -162,7 +164,19 @@ impl<S: 'static> Builder<S> {
     }
 }
 
-/// Listens where the address says.
+/// Notes that the system will end accepting before the limit does. That is no error: connections
+/// wait, and are accepted when descriptors are free.
+fn note_descriptors(connections_max: usize) {
+    if let Ok(limit) = os::descriptor_limit()
+        && limit <= connections_max as u64
+    {
+        log::info!("{connections_max} connections are allowed, and {limit} descriptors there are");
+    }
+}
+
+/// Listens where the address says. Of a name's addresses it is the first that can be listened at.
+///
+/// A name is looked up, and that blocks.
 pub(crate) fn bind(address: &Address) -> io::Result<Listener> {
     if let Address::Unix(path) = address {
         return Listener::unix(path);

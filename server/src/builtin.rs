@@ -26,7 +26,7 @@ pub(crate) fn add<S: 'static>(handlers: &mut Handlers<S>) {
     let builtin = [
         Handler::new(&onceloop::methods, |(), cx: &mut Context<'_, S>| {
             let core = core(cx);
-            let infos = core.map(|core| core.handlers.infos().into_iter().cloned().collect());
+            let infos = core.map(|core| core.handlers.infos().into_iter().map(tidy).collect());
             Ok(infos.unwrap_or_default())
         }),
         Handler::new(&onceloop::ping, |(), _| Ok(())),
@@ -38,6 +38,12 @@ pub(crate) fn add<S: 'static>(handlers: &mut Handlers<S>) {
         let taken = handlers.add(handler);
         debug_assert!(taken.is_none(), "the builder refuses names of this service");
     }
+}
+
+/// Takes off the space that stands before each line of a doc comment.
+fn tidy(info: &MethodInfo) -> MethodInfo {
+    let lines: Vec<&str> = info.docs.lines().map(str::trim).collect();
+    MethodInfo { docs: lines.join("\n").trim_end().to_owned().into(), ..info.clone() }
 }
 
 fn core<'a, S: 'static>(cx: &'a Context<'_, S>) -> Option<&'a Core<S>> {

@@ -1,5 +1,6 @@
 //! What a handler can see and do.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use onceloop_protocol::table::{CallKey, SessionKey};
@@ -17,6 +18,22 @@ pub struct Context<'a, S: 'static> {
     pub registry: &'a mut Registry<S>,
     /// The call.
     pub call: CallInfo<S>,
+}
+
+/// A transaction id: which call of which session. The same for every copy of a call; another one has
+/// it only after the server was started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Xid {
+    /// Where the session is on this server; not the secret that resumes it.
+    pub session: u64,
+    /// The number of the call in its session.
+    pub seq: u64,
+}
+
+impl fmt::Display for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}/{}", self.session, self.seq)
+    }
 }
 
 /// What is known of a call. It may be kept; what it asks of the loop is answered for the time of
@@ -39,10 +56,10 @@ impl<S> Clone for CallInfo<S> {
 impl<S> Copy for CallInfo<S> {}
 
 impl<S> CallInfo<S> {
-    /// Returns the xid: the session, without its secret, and the seq. `None` for a notification and
-    /// for an unprotected call, whose seq is only a label.
-    pub fn xid(&self) -> Option<(u64, u64)> {
-        Some((self.session?.to_bits(), self.seq))
+    /// Returns the xid. `None` for a notification and for an unprotected call, whose seq is only a
+    /// label.
+    pub fn xid(&self) -> Option<Xid> {
+        Some(Xid { session: self.session?.to_bits(), seq: self.seq })
     }
 
     /// Returns until when the caller waits; `None` if it waits as long as it takes.
@@ -80,8 +97,8 @@ impl<S> Context<'_, S> {
         self.call.peer(self.registry)
     }
 
-    /// Returns the xid: the session, without its secret, and the seq.
-    pub fn xid(&self) -> Option<(u64, u64)> {
+    /// Returns the xid, as [`CallInfo::xid`] does.
+    pub fn xid(&self) -> Option<Xid> {
         self.call.xid()
     }
 

@@ -52,7 +52,7 @@ mod server;
 mod stats;
 
 pub use self::builder::{Builder, ListenError};
-pub use self::context::{CallInfo, Context};
+pub use self::context::{CallInfo, Context, Xid};
 pub use self::drain::Drained;
 pub use self::responder::Responder;
 pub use self::server::Server;

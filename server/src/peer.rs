@@ -363,3 +363,22 @@ fn bye<S: 'static>(
     core.table.close(session);
     finish(cx.registry, id, Closed::Local("the client said goodbye"));
 }
+
+#[cfg(test)]
+mod tests {
+    use onceloop_reactor::Stream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_no_larger_than_it_was_designed() {
+        // In debug builds mio adds a check of its own to each socket.
+        const STREAM_BYTES: usize = 12;
+        let besides = size_of::<PeerConnection<()>>() - size_of::<Stream>();
+        assert!(besides + STREAM_BYTES <= 128, "{besides} besides the stream");
+        if !cfg!(debug_assertions) {
+            assert_eq!(size_of::<Stream>(), STREAM_BYTES);
+            assert!(size_of::<PeerConnection<()>>() <= 128);
+        }
+    }
+}

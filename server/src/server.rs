@@ -37,7 +37,8 @@ impl<S: 'static> Server<S> {
         Server { core }
     }
 
-    /// Listens at one more address.
+    /// Listens at one more address: of a host's name the first one that can be listened at. The name
+    /// is looked up here, and that blocks.
     ///
     /// # Errors
     /// If the address is none, is taken, or the server is gone or draining.

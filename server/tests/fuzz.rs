@@ -50,7 +50,7 @@ fn body(dice: &mut Dice) -> Vec<u8> {
         1 => codec::encode(&(1u8, "two", [3u8; 3])).expect("it encodes"),
         2 => vec![0x91; dice.below(200)],
         3 => vec![0xdd, 0xff, 0xff, 0xff, 0xff],
-        4 => (0..dice.below(64)).map(|i| (i * 37) as u8).collect(),
+        4 => (0..dice.roll(64)).map(|i| u8::try_from(4 * i).expect("below 256")).collect(),
         5 => codec::encode(&(vec![7u8; dice.below(3_000)],)).expect("it encodes"),
         _ => codec::encode(&(dice.pick(&[1u64, 1, 1, 1, 1_500]),)).expect("it encodes"),
     }
@@ -225,7 +225,7 @@ fn converse_often(seed: u64) {
     assert!(stats.calls_started > CONVERSATIONS / 2, "they got past the handshake: {stats:?}");
     assert!(stats.sessions_resumed > 0 && stats.calls_replayed > 0, "{stats:?}");
     assert!(stats.calls_joined > 0 && stats.frames_refused > 0, "{stats:?}");
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         // With all that is going on; the table is checked then.
         world.server.close(world.reactor.registry());
         return world.settle();

@@ -193,7 +193,7 @@ impl<T> Session<T> {
         let call = self.calls.at_mut(index);
         frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
         out.extend_from_slice(&call.request);
-        self.acks.sent(ack, now);
+        // No account of its ack is kept: the server runs a notification outside the session.
         self.counters.notifications += 1;
         self.finish(index, false);
     }

@@ -7,6 +7,8 @@ use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::Code;
 use crate::frame::{Flags, Frame, SEQ_MAX};
 
+/// Handlers of one session that its count has room for.
+const WIDEST: u32 = u16::MAX as u32;
 /// Milliseconds after which a client that met a full server may try again.
 const BUSY_RETRY_AFTER_MS: u32 = 100;
 
@@ -26,6 +28,8 @@ pub struct Request<'a> {
 }
 
 /// What to do with a request.
+///
+/// Exhaustive: a server that does not know what to do must not compile.
 #[derive(Debug)]
 pub enum Admission<'t> {
     /// Send the kept answer again.
@@ -81,7 +85,7 @@ impl Table {
         // Row 7.
         if seq - floor > u64::from(session.window) {
             self.counters.refused += 1;
-            return Admission::Refuse(beyond_window(seq, floor, session.window));
+            return Admission::Refuse(beyond_window(seq, floor, session.window.into()));
         }
         // Rows 8 to 11.
         let cell = session.ring.get(floor, seq);
@@ -173,7 +177,9 @@ impl Table {
         let reserved = limits.reply_reservation_bytes;
         let in_flight = session.in_flight as usize;
         let busy = |what| Some(Refusal::new(Code::Busy, what).retry_after_ms(BUSY_RETRY_AFTER_MS));
-        if session.in_flight >= limits.in_flight_per_session_max.max(session.window) {
+        // Counted in 16 bits.
+        let in_flight_max = limits.in_flight_per_session_max.clamp(session.window.into(), WIDEST);
+        if u32::from(session.in_flight) >= in_flight_max {
             return busy("too many calls of this session are running");
         }
         if self.calls.len() >= limits.in_flight_max {

@@ -17,6 +17,8 @@ pub struct Delivery {
 }
 
 /// What a CANCEL found.
+///
+/// Exhaustive: a server that does not know what to do must not compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelled {
     /// The call waited for its turn, and does not any more: send the refusal.

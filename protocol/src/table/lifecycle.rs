@@ -9,7 +9,9 @@ use super::{Refusal, SessionKey, Table};
 use crate::arena::Key;
 use crate::error::Code;
 use crate::frame::{SEQ_MAX, VERSION};
-use crate::handshake::{CellReport, Hello, Order, Resume, Resumed, ServerLimits, Welcome};
+use crate::handshake::{
+    CellReport, FEATURES, Hello, Order, Resume, Resumed, ServerLimits, Welcome,
+};
 
 /// Milliseconds after which a client that found no room for a session may try again.
 const NO_ROOM_RETRY_AFTER_MS: u32 = 1_000;
@@ -56,9 +58,9 @@ impl Table {
         let session = self.sessions.get(key).expect("inserted above");
         let welcome = Welcome {
             version: VERSION.min(hello.version),
-            features: 0,
+            features: hello.features & FEATURES,
             sid: session.sid(key.to_bits()),
-            window,
+            window: window.into(),
             limits: ServerLimits::of(&self.limits),
         };
         Ok((key, welcome))
@@ -92,7 +94,7 @@ impl Table {
         }
         (session.incarnation, session.attachment) = (resume.incarnation, resume.attachment);
         let replaced = session.connection();
-        if let Some(expires) = session.expires {
+        if let Some(expires) = session.expires() {
             self.leases.remove(&(expires, key.to_bits()));
         }
         session.attach(connection);
@@ -101,7 +103,7 @@ impl Table {
         }
         self.drop_held(key);
         self.counters.resumed += 1;
-        Ok(Resumption { session: key, replaced, resumed: self.report(key, resume.version) })
+        Ok(Resumption { session: key, replaced, resumed: self.report(key, resume) })
     }
 
     /// Appends what rows 10 and 11 answer for each finished call of the session.
@@ -146,7 +148,7 @@ impl Table {
             let key = SessionKey::from_bits(bits);
             self.expire_held(key, due, now, &mut refuse);
             let Some(session) = self.sessions.get_mut(key) else { continue };
-            match session.expires {
+            match session.expires() {
                 Some(expires) if expires <= now && session.in_flight == 0 => {
                     self.remove(key);
                     self.counters.expired += 1;
@@ -154,7 +156,7 @@ impl Table {
                 // What runs keeps its session alive: look again later.
                 Some(expires) if expires <= now => {
                     let later = now + LOOK_AGAIN;
-                    session.expires = Some(later);
+                    session.detach(later);
                     self.leases.insert((later, bits));
                 }
                 _ => {}
@@ -167,7 +169,7 @@ impl Table {
         self.leases.first().map(|&(due, _)| due)
     }
 
-    fn report(&self, key: SessionKey, version: u16) -> Resumed {
+    fn report(&self, key: SessionKey, resume: &Resume) -> Resumed {
         let session = self.sessions.get(key).expect("the caller has found it");
         let floor = session.floor;
         let reports = (floor + 1..=floor + session.ring.capacity() as u64).map(|seq| match session
@@ -179,19 +181,19 @@ impl Table {
             Cell::Done { .. } | Cell::DoneNoReply { .. } => CellReport::Finished,
         });
         Resumed {
-            version: VERSION.min(version),
-            features: 0,
+            version: VERSION.min(resume.version),
+            features: resume.features & FEATURES,
             floor,
-            window: session.window,
+            window: session.window.into(),
             cells: Resumed::pack(reports),
             limits: ServerLimits::of(&self.limits),
         }
     }
 
-    fn grant_window(&self, asked: u32) -> u32 {
+    /// Returns the largest power of two that was asked for and is allowed.
+    fn grant_window(&self, asked: u32) -> u16 {
         let asked = if asked == 0 { self.limits.window } else { asked };
-        let most = self.limits.window_max.max(1);
-        // Rounded down to a power of two, so that no client gets more than the limit.
+        let most = self.limits.window_max.clamp(1, u16::MAX.into());
         1 << asked.clamp(1, most).ilog2()
     }
 
@@ -203,7 +205,7 @@ impl Table {
         self.drop_held(key);
         self.raise_floor(key, SEQ_MAX);
         if let Some(session) = self.sessions.remove(key)
-            && let Some(expires) = session.expires
+            && let Some(expires) = session.expires()
         {
             self.leases.remove(&(expires, key.to_bits()));
         }

@@ -174,6 +174,7 @@ impl Table {
         self.replies = Replies::new();
         self.leases.clear();
         self.in_flight_bytes = 0;
+        self.held_bytes = 0;
     }
 
     /// Returns whether anybody still waits for this call: `false` once its caller has cancelled it
@@ -235,13 +236,13 @@ impl Table {
                 }
             }
         }
-        assert!(occupied <= session.window, "at most a window of cells is occupied");
+        assert!(occupied <= u32::from(session.window), "at most a window of cells is occupied");
         assert_eq!(found.reply_bytes, session.kept_bytes as usize);
         let reserved = session.in_flight as usize * self.limits.reply_reservation_bytes;
         assert!(found.reply_bytes + reserved <= self.limits.kept_reply_bytes_per_session_max);
-        assert_eq!(session.connection().is_none(), session.expires.is_some());
+        assert_eq!(session.connection().is_none(), session.expires().is_some());
         let watched = session.in_order.as_ref().and_then(|in_order| in_order.watched);
-        let deadlines = BTreeSet::from_iter([session.expires, watched].into_iter().flatten());
+        let deadlines = BTreeSet::from_iter([session.expires(), watched].into_iter().flatten());
         for &due in &deadlines {
             assert!(self.leases.contains(&(due, key.to_bits())), "every deadline is looked at");
         }

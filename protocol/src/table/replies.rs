@@ -10,6 +10,8 @@ pub const REPLY_COPY_BYTES_MAX: usize = 1024;
 const SPARES_MAX: usize = 4096;
 
 /// A whole REPLY or ERROR frame on its way to be kept.
+///
+/// Exhaustive: bytes are copied or shared.
 #[derive(Clone, Debug)]
 pub enum Answer<'a> {
     /// Bytes to copy; at most [`REPLY_COPY_BYTES_MAX`] of them if that is to be cheap.

@@ -6,38 +6,39 @@ use super::cell::{Cell, Ring};
 use super::order::InOrder;
 use crate::handshake::Sid;
 
-/// The token of "no connection".
-const DETACHED: u64 = u64::MAX;
+/// Whether a client is there.
+enum Presence {
+    /// By this connection.
+    Attached(u64),
+    /// No; the lease ends then.
+    Detached(Instant),
+}
 
-/// What the table keeps of one client. The fields that every request touches come first; the whole
-/// is one and a half cache lines.
+/// What the table keeps of one client: one and a half cache lines.
 pub struct Session {
     /// The highest acknowledgement seen.
     pub(super) floor: u64,
     pub(super) ring: Ring,
-    /// The attached connection, or [`DETACHED`].
-    connection: u64,
-    pub(super) window: u32,
+    presence: Presence,
+    pub(super) window: u16,
     /// Handlers that have started and not ended, the abandoned among them.
-    pub(super) in_flight: u32,
+    pub(super) in_flight: u16,
     /// Handlers whose seq was acknowledged while they ran.
-    pub(super) abandoned: u32,
+    pub(super) abandoned: u16,
     /// Bytes of kept answers.
     pub(super) kept_bytes: u32,
     pub(super) incarnation: u32,
     pub(super) attachment: u32,
     pub(super) in_order: Option<Box<InOrder>>,
     secret: [u8; 16],
-    /// When the lease ends; only while detached.
-    pub(super) expires: Option<Instant>,
 }
 
 impl Session {
-    pub(super) fn new(window: u32, secret: u128, connection: u64, in_order: bool) -> Self {
+    pub(super) fn new(window: u16, secret: u128, connection: u64, in_order: bool) -> Self {
         Session {
             floor: 0,
             ring: Ring::new(),
-            connection,
+            presence: Presence::Attached(connection),
             window,
             in_flight: 0,
             abandoned: 0,
@@ -46,7 +47,6 @@ impl Session {
             attachment: 0,
             in_order: in_order.then(Box::default),
             secret: secret.to_le_bytes(),
-            expires: None,
         }
     }
 
@@ -55,22 +55,30 @@ impl Session {
     }
 
     pub(super) fn connection(&self) -> Option<u64> {
-        (self.connection != DETACHED).then_some(self.connection)
+        match self.presence {
+            Presence::Attached(connection) => Some(connection),
+            Presence::Detached(_) => None,
+        }
     }
 
     pub(super) fn is_attached_to(&self, connection: u64) -> bool {
-        self.connection == connection
+        self.connection() == Some(connection)
     }
 
     pub(super) fn attach(&mut self, connection: u64) {
-        debug_assert_ne!(connection, DETACHED);
-        self.connection = connection;
-        self.expires = None;
+        self.presence = Presence::Attached(connection);
     }
 
     pub(super) fn detach(&mut self, expires: Instant) {
-        self.connection = DETACHED;
-        self.expires = Some(expires);
+        self.presence = Presence::Detached(expires);
+    }
+
+    /// Returns when the lease ends, if the client is away.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        match self.presence {
+            Presence::Attached(_) => None,
+            Presence::Detached(expires) => Some(expires),
+        }
     }
 
     /// Returns whether the session ever had a call: a lease as long as a used session's would let a
@@ -105,6 +113,6 @@ mod tests {
 
     #[test]
     fn a_session_is_no_larger_than_it_was_designed() {
-        assert!(size_of::<Session>() <= 112, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
     }
 }

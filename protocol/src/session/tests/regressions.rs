@@ -109,3 +109,15 @@ fn a_pause_is_never_nothing() {
     bench.disconnect();
     assert!(bench.session.connect_at() > Some(bench.now), "or a driver would try for ever");
 }
+
+#[test]
+fn a_notification_acknowledges_nothing() {
+    let mut bench = Bench::ready();
+    bench.call(1);
+    assert_eq!(bench.requested(), [1]);
+    bench.reply(1).unwrap();
+    bench.session.notify(METHOD, None, |_| Ok::<(), Infallible>(())).unwrap();
+    assert_eq!(bench.kinds(), [Kind::Notify], "whose ack no server reads");
+    bench.wait(millis(1_000));
+    assert_eq!(bench.kinds(), [Kind::Ack]);
+}

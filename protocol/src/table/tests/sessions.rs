@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::frame::SEQ_MAX;
+use crate::handshake::FEATURES;
 
 #[test]
 fn a_window_is_granted_by_powers_of_two() {
@@ -320,4 +321,24 @@ fn an_idle_session_is_lean_even_if_its_last_ack_came_with_a_request() {
     assert_eq!(f.send(copy(101).ack(100).time_left(0)).code(), Code::Deadline);
     f.detach();
     assert_eq!(f.kept(), (1, 0, (0, 0)));
+}
+
+#[test]
+fn features_that_this_version_has_not_come_back_cleared() {
+    let mut f = Fixture::new();
+    let newer = Hello { features: u64::MAX, ..hello(8, Order::Unordered) };
+    let (_, welcome) = f.table.open(&newer, 9, 9).unwrap();
+    assert_eq!(welcome.features, FEATURES);
+    let newer = Resume { features: u64::MAX, ..f.message() };
+    assert_eq!(f.table.resume(&newer, 2).unwrap().resumed.features, FEATURES);
+}
+
+#[test]
+fn abandoning_everything_leaves_nothing_behind() {
+    let mut f = Fixture::in_order();
+    f.send(copy(1)).run();
+    f.send(copy(3).body(b"held"));
+    f.table.abandon();
+    f.table.check_invariants();
+    assert_eq!((f.table.sessions(), f.table.in_flight(), f.table.held_bytes), (0, 0, 0));
 }
