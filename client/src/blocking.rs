@@ -38,8 +38,8 @@ const CATCH_UP_TURNS_MAX: u32 = 4;
 /// ```
 ///
 /// Its loop turns only during calls: between them nothing is read, and a connection that breaks
-/// then is found broken, and made anew, at the beginning of the next call. Dropped, it tells the server that the
-/// session is over.
+/// then is found broken, and made anew, at the beginning of the next call. Dropped, it tells the
+/// server that the session is over.
 pub struct BlockingClient {
     reactor: Reactor<()>,
     client: Client<()>,
