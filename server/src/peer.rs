@@ -366,19 +366,13 @@ fn bye<S: 'static>(
 
 #[cfg(test)]
 mod tests {
-    use onceloop_reactor::Stream;
-
     use super::*;
 
     #[test]
     fn a_connection_is_no_larger_than_it_was_designed() {
-        // In debug builds mio adds a check of its own to each socket.
-        const STREAM_BYTES: usize = 12;
-        let besides = size_of::<PeerConnection<()>>() - size_of::<Stream>();
-        assert!(besides + STREAM_BYTES <= 128, "{besides} besides the stream");
-        if !cfg!(debug_assertions) {
-            assert_eq!(size_of::<Stream>(), STREAM_BYTES);
-            assert!(size_of::<PeerConnection<()>>() <= 128);
-        }
+        // In debug builds mio adds a check of its own to each socket, and padding to the rest.
+        let bytes_max = if cfg!(debug_assertions) { 152 } else { 128 };
+        let bytes = size_of::<PeerConnection<()>>();
+        assert!(bytes <= bytes_max, "{bytes}");
     }
 }

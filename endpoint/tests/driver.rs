@@ -1,0 +1,341 @@
+//! The driver of a connection, with a role that only echoes.
+#![allow(missing_docs)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use onceloop_endpoint::{Closed, Connection, Role, Settings, close, finish};
+use onceloop_protocol::cutter::FramingError;
+use onceloop_protocol::frame::{Frame, Header, Kind, MAGIC};
+use onceloop_protocol::limits::Limits;
+use onceloop_protocol::table::Refusal;
+use onceloop_reactor::{Config, Cx, Id, Reactor, Stream};
+
+/// Answers each REQUEST with its own body; `seq` says what else is to be done.
+struct Echo;
+
+type EchoId = Id<Connection<Echo>>;
+
+/// Seqs with a meaning.
+const PANIC: u64 = 1_000;
+const CLOSE: u64 = 1_001;
+const FINISH: u64 = 1_002;
+/// The answer is a shared frame, with a body of `LARGE_BYTES`.
+const LARGE: u64 = 1_003;
+const LARGE_BYTES: usize = 50_000;
+
+#[derive(Default)]
+struct App {
+    frames: Vec<u64>,
+    closed: Vec<(u64, String)>,
+}
+
+impl Role<App> for Echo {
+    fn is_established(&self) -> bool {
+        true
+    }
+
+    fn on_open(_: &mut Cx<'_, App>, _: EchoId, _: &mut Vec<u8>) {}
+
+    fn on_frame(cx: &mut Cx<'_, App>, id: EchoId, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let seq = frame.header.seq;
+        cx.state.frames.push(seq);
+        match seq {
+            PANIC => panic!("on purpose"),
+            CLOSE => {
+                close(cx.registry, id, Closed::Local("asked"));
+                close(cx.registry, id, Closed::Local("asked again"));
+            }
+            FINISH => finish(cx.registry, id, Closed::Local("asked")),
+            LARGE => {
+                let mut large = Vec::new();
+                Header::new(Kind::Reply, seq).append(&[7; LARGE_BYTES], &mut large);
+                let connection = cx.registry.get_mut(id).expect("it is open");
+                connection.push_shared(large.into());
+                return cx.registry.touch(id);
+            }
+            _ => {}
+        }
+        Header::new(Kind::Reply, seq).append(frame.body, out);
+    }
+
+    fn on_refused(_: &mut Cx<'_, App>, _: EchoId, _: Header, refusal: Refusal, out: &mut Vec<u8>) {
+        refusal.append(0, out);
+    }
+
+    fn on_lost(_: &mut Cx<'_, App>, _: EchoId, _: &FramingError, _: &mut Vec<u8>) {}
+
+    fn is_owing(_: &mut Cx<'_, App>, _: EchoId) -> bool {
+        false
+    }
+
+    fn on_closed(self, cx: &mut Cx<'_, App>, id: EchoId, why: Closed) {
+        cx.state.closed.push((id.to_bits(), why.to_string()));
+    }
+}
+
+struct World {
+    reactor: Reactor<App>,
+    app: App,
+    settings: Rc<Settings>,
+}
+
+impl World {
+    fn new() -> World {
+        World::with(Limits::default(), Config::default())
+    }
+
+    fn with(limits: Limits, config: Config) -> World {
+        let reactor = Reactor::with_config(config).expect("a reactor");
+        let settings = Rc::new(Settings::new(limits, Instant::now()));
+        World { reactor, app: App::default(), settings }
+    }
+
+    /// Returns a connection and its other end, which has sent the magic and does not block.
+    fn connect(&mut self) -> (EchoId, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
+        let stream = Stream::from_unix(ours).expect("a stream");
+        let settings = Rc::clone(&self.settings);
+        let registry = self.reactor.registry();
+        let id = Connection::insert(registry, stream, Echo, settings, false).expect("inserted");
+        theirs.write_all(&MAGIC).expect("there is room");
+        theirs.set_nonblocking(true).expect("non-blocking");
+        (id, theirs)
+    }
+
+    fn turn(&mut self) {
+        self.reactor.turn(&mut self.app, Some(Duration::from_millis(1))).expect("a turn");
+    }
+
+    fn turns(&mut self, count: usize) {
+        for _ in 0..count {
+            self.turn();
+        }
+    }
+
+    #[track_caller]
+    fn until(&mut self, mut is_done: impl FnMut(&mut World) -> bool) {
+        let begin = Instant::now();
+        while !is_done(self) {
+            assert!(begin.elapsed() < Duration::from_secs(10), "it never happens");
+            self.turn();
+        }
+    }
+
+    fn buffer_bytes(&mut self, id: EchoId) -> usize {
+        self.reactor.registry().get(id).expect("it is open").buffer_bytes()
+    }
+}
+
+fn request(seq: u64, body_bytes: usize) -> Vec<u8> {
+    let mut body = vec![0xc6];
+    let bytes = u32::try_from(body_bytes).expect("small");
+    body.extend_from_slice(&bytes.to_be_bytes());
+    body.resize(body.len() + body_bytes, 7);
+    let mut out = Vec::new();
+    Header::new(Kind::Request, seq).append(&body, &mut out);
+    out
+}
+
+/// Bytes of the answer to a request with a body of so many.
+fn answer_bytes(body_bytes: usize) -> usize {
+    request(1, body_bytes).len() - 20
+}
+
+/// Writes all of it, turning while there is no room.
+fn write(world: &mut World, stream: &mut UnixStream, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(_) => world.turn(),
+        }
+    }
+}
+
+/// Reads what is there; `None` at the end of input.
+fn read(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut chunk = [0; 65536];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) if all.is_empty() => return None,
+            Ok(0) => return Some(all),
+            Ok(n) => all.extend_from_slice(&chunk[..n]),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+                return Some(all);
+            }
+        }
+    }
+}
+
+#[test]
+fn at_rest_a_connection_holds_no_buffer() {
+    let mut world = World::new();
+    let (id, mut peer) = world.connect();
+    for body_bytes in [10, 5_000, 100_000] {
+        let bytes = request(1, body_bytes);
+        // In two pieces: a tail is kept in between.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        peer.write_all(first).expect("there is room");
+        world.turns(3);
+        assert!(world.buffer_bytes(id) > 0);
+        peer.write_all(second).expect("there is room");
+        let mut answer = 0;
+        world.until(|_| {
+            answer += read(&mut peer).expect("open").len();
+            answer == answer_bytes(body_bytes)
+        });
+        world.turns(3);
+        assert_eq!(world.buffer_bytes(id), 0);
+    }
+}
+
+#[test]
+fn half_a_frame_takes_memory_for_what_came_not_for_what_was_announced() {
+    let mut world = World::new();
+    // Large spare buffers lie about.
+    for _ in 0..10 {
+        let spare = vec![0; 60_000];
+        world.reactor.registry().give_buffer(spare);
+    }
+    let (id, mut peer) = world.connect();
+    let bytes = request(1, 1_000_000);
+    let mut sent = 0;
+    for piece in [20, 30, 100, 1_000, 10_000, 50_000] {
+        peer.write_all(&bytes[sent..sent + piece]).expect("there is room");
+        sent += piece;
+        world.turns(3);
+        let held = world.buffer_bytes(id);
+        assert!(held >= sent && held <= 4 * sent + 8 * 1024, "{held} for {sent}");
+    }
+}
+
+#[test]
+fn a_peer_that_always_leaves_something_unread_does_not_make_the_output_grow() {
+    let mut world = World::new();
+    let (id, mut peer) = world.connect();
+    let ask = request(1, 30_000);
+    let mut asked = 0;
+    // As much as the socket takes, and then some.
+    while world.buffer_bytes(id) < 100_000 {
+        peer.write_all(&ask).expect("there is room");
+        asked += 1;
+        world.until(|world| world.app.frames.len() == asked);
+        world.turns(2);
+    }
+    let mut most = 0;
+    for _ in 0..500 {
+        let mut answer = vec![0; answer_bytes(30_000)];
+        let mut filled = 0;
+        while filled < answer.len() {
+            match peer.read(&mut answer[filled..]) {
+                Ok(n) => filled += n,
+                Err(_) => world.turn(),
+            }
+        }
+        peer.write_all(&ask).expect("there is room");
+        asked += 1;
+        world.until(|world| world.app.frames.len() == asked);
+        most = most.max(world.buffer_bytes(id));
+    }
+    assert!(most < 1_000_000, "{most}");
+}
+
+#[test]
+fn a_frame_that_panics_loses_no_other() {
+    let mut world = World::new();
+    let (_, mut peer) = world.connect();
+    let mut script = Vec::new();
+    for seq in [1, PANIC, 2, PANIC, 3] {
+        script.extend(request(seq, 5));
+    }
+    script.extend(&request(4, 5)[..10]);
+    peer.write_all(&script).expect("there is room");
+    let mut panics = 0;
+    for _ in 0..20 {
+        panics += usize::from(catch_unwind(AssertUnwindSafe(|| world.turn())).is_err());
+    }
+    assert_eq!((panics, &world.app.frames[..]), (2, &[1, PANIC, 2, PANIC, 3][..]));
+    peer.write_all(&request(4, 5)[10..]).expect("there is room");
+    world.turns(5);
+    assert_eq!(world.app.frames.last(), Some(&4));
+    let answers = read(&mut peer).expect("open");
+    assert_eq!(answers.len(), 4 * answer_bytes(5), "each that did not panic is answered");
+}
+
+#[test]
+fn small_budgets_do_not_starve_two_tails() {
+    let mut config = Config::default();
+    config.read_bytes_per_turn = 4 * 1024;
+    let mut world = World::with(Limits::default(), config);
+    let mut ends: Vec<_> = (0..3).map(|_| world.connect()).collect();
+    // Frames longer than a turn's budget and short enough to be copied in front of the next read.
+    let bytes = request(1, 15_000);
+    for (_, peer) in &mut ends {
+        peer.write_all(&bytes).expect("there is room");
+    }
+    world.until(|world| world.app.frames.len() == 3);
+}
+
+#[test]
+fn the_last_words_reach_a_peer_that_has_said_its_own() {
+    let mut world = World::new();
+    let (_, mut peer) = world.connect();
+    // More than a socket takes, and the FIN behind it.
+    let mut script = request(LARGE, 0).repeat(15);
+    script.extend(request(FINISH, 5));
+    script.extend(request(1, 5));
+    peer.write_all(&script).expect("there is room");
+    peer.shutdown(Shutdown::Write).expect("a FIN");
+    world.turns(20);
+    let mut got = 0;
+    world.until(|_| match read(&mut peer) {
+        Some(bytes) => {
+            got += bytes.len();
+            false
+        }
+        None => true,
+    });
+    assert_eq!(got, 15 * (LARGE_BYTES + 16) + answer_bytes(5));
+    assert!(!world.app.frames.contains(&1), "nothing is looked at after the last word");
+    world.until(|world| !world.app.closed.is_empty());
+}
+
+#[test]
+fn a_connection_ends_once_in_every_way() {
+    let mut limits = Limits::default();
+    limits.half_close_timeout = Duration::from_millis(30);
+    (limits.frame_timeout, limits.frame_bytes_per_second_min) =
+        (Duration::from_millis(30), 1 << 20);
+    let mut world = World::with(limits, Config::default());
+    let mut ends: Vec<_> = (0..8).map(|_| world.connect()).collect();
+    ends[0].1.write_all(&request(CLOSE, 5)).expect("there is room");
+    ends[1].1.write_all(&request(FINISH, 5)).expect("there is room");
+    ends[2].1.write_all(&request(FINISH, 5)).expect("there is room");
+    ends[2].1.shutdown(Shutdown::Both).expect("a FIN");
+    ends[3].1.shutdown(Shutdown::Write).expect("a FIN");
+    ends[4].1.write_all(&[0, 0, 0, 12, 99, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]).expect("room");
+    ends[5].1.write_all(&request(1, 5)[..10]).expect("there is room");
+    let large = request(LARGE, 5).repeat(20);
+    write(&mut world, &mut ends[6].1, &large);
+    ends[6].1.shutdown(Shutdown::Both).expect("a FIN");
+    let last = ends[7].0;
+    world.reactor.registry().defer(move |cx| {
+        finish(cx.registry, last, Closed::Local("asked"));
+        finish(cx.registry, last, Closed::Local("asked again"));
+        close(cx.registry, last, Closed::Local("at once"));
+        finish(cx.registry, last, Closed::Local("too late"));
+    });
+    world.until(|world| world.app.closed.len() == 8);
+    world.turns(50);
+    let mut ids: Vec<u64> = world.app.closed.iter().map(|&(id, _)| id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 8, "{:?}", world.app.closed);
+    assert!(ends.iter().all(|(id, _)| !world.reactor.registry().contains(*id)));
+}

@@ -1,0 +1,126 @@
+//! A steady stream of small requests allocates nothing on the server's loop.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+
+use common::{Wire, World, request};
+use onceloop_protocol::frame::restamp;
+use onceloop_protocol::handshake::{Hello, Order};
+
+/// Counts the allocations of each thread; the test harness has threads of its own.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending has no cell any more; it is not the one that is measured.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; the counter is a cell
+// without a destructor, so counting allocates nothing itself.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const IN_FLIGHT: u64 = 16;
+const CONNECTIONS: usize = 4;
+
+/// One client: a socket, a batch of requests whose numbers are written into it, and room for the
+/// answers.
+struct Client {
+    wire: Wire,
+    batch: Vec<u8>,
+    answers: [u8; 4096],
+    done: u64,
+}
+
+impl Client {
+    fn send(&mut self, request_bytes: usize) {
+        for (i, request) in self.batch.chunks_mut(request_bytes).enumerate() {
+            let seq = self.done + 1 + i as u64;
+            request[8..16].copy_from_slice(&seq.to_le_bytes());
+            restamp(request, self.done, u32::MAX);
+        }
+        self.wire.stream.write_all(&self.batch).expect("the server reads");
+        self.done += IN_FLIGHT;
+    }
+
+    fn receive(&mut self, world: &mut World) {
+        let mut bytes = 0;
+        while bytes < self.expected(bytes) {
+            match self.wire.stream.read(&mut self.answers[bytes..]) {
+                Ok(n) => bytes += n,
+                Err(_) => {
+                    world.turn();
+                }
+            }
+        }
+    }
+
+    /// Walks over the frames in what came; returns how many bytes all answers take, as far as known.
+    fn expected(&self, bytes: usize) -> usize {
+        let mut at = 0;
+        for _ in 0..IN_FLIGHT {
+            let Some(length) = self.answers[..bytes].get(at..at + 4) else { return usize::MAX };
+            at += 4 + u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize;
+        }
+        at
+    }
+}
+
+#[test]
+fn a_steady_stream_of_requests_allocates_nothing() {
+    let mut world = World::new();
+    let one = request(1, 0, "bank.debit", &(1u64,));
+    let mut clients: Vec<Client> = (0..CONNECTIONS)
+        .map(|_| {
+            let hello = Hello { window: 64, order: Order::Unordered, ..common::plain_hello() };
+            let (wire, _) = Wire::hello_of(&mut world, &hello);
+            wire.stream.set_nonblocking(true).expect("non-blocking");
+            let batch = one.repeat(usize::try_from(IN_FLIGHT).expect("few"));
+            Client { wire, batch, answers: [0; 4096], done: 0 }
+        })
+        .collect();
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            for client in &mut clients {
+                client.send(one.len());
+            }
+            for client in &mut clients {
+                client.receive(&mut world);
+            }
+        }
+    };
+    rounds(100);
+    let before = ALLOCATIONS.get();
+    rounds(500);
+    let allocations = ALLOCATIONS.get() - before;
+    let requests = 500 * IN_FLIGHT * CONNECTIONS as u64;
+    assert_eq!(allocations, 0, "for {requests} requests");
+    assert_eq!(world.app.spent, 600 * IN_FLIGHT * CONNECTIONS as u64);
+}
