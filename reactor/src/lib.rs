@@ -53,11 +53,13 @@
 //! # fn main() -> std::io::Result<()> {
 //! let mut reactor = Reactor::<Vec<&str>>::new()?;
 //! let registry = reactor.registry();
-//! registry.after(Duration::from_millis(2), |cx| {
-//!     cx.state.push("timer");
-//!     cx.registry.stop();
+//! registry.defer(|cx| {
+//!     cx.state.push("deferred");
+//!     cx.registry.after(Duration::from_millis(2), |cx| {
+//!         cx.state.push("timer");
+//!         cx.registry.stop();
+//!     });
 //! });
-//! registry.defer(|cx| cx.state.push("deferred"));
 //!
 //! let remote = registry.remote();
 //! std::thread::spawn(move || remote.post(|cx| cx.state.push("posted"))).join().unwrap().unwrap();

@@ -202,8 +202,15 @@ impl Shared {
     /// The life of a thread of the pool.
     fn work(&self, completed: &Sender<(usize, JobResult)>, bell: &Bell) {
         while let Some((key, job)) = self.next_job() {
-            let result = panic::catch_unwind(AssertUnwindSafe(job))
-                .map_err(|payload| JobPanicked::from_payload(&*payload));
+            let result = panic::catch_unwind(AssertUnwindSafe(job)).map_err(|payload| {
+                let panicked = JobPanicked::from_payload(&*payload);
+                // A payload may panic as it is dropped, with another that may. That one is leaked:
+                // the job must be reported and the thread live on.
+                if let Err(nested) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                    std::mem::forget(nested);
+                }
+                panicked
+            });
             if completed.send((key, result)).is_err() {
                 return;
             }
