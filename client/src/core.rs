@@ -225,6 +225,17 @@ impl<S: 'static> Core<S> {
         next.filter(|&next| self.armed.is_none_or(|armed| next < armed))
     }
 
+    /// Leaves a server that is still silent.
+    fn give_up(registry: &mut Registry<S>, id: Id<Self>) {
+        let now = registry.now();
+        let Some(core) = registry.get_mut(id) else { return };
+        if let Err(fault) = core.session.on_deadline(now) {
+            Self::disconnect(registry, id, &fault.to_string());
+        }
+        Self::connect_if_due(registry, id);
+        Self::pump(registry, id);
+    }
+
     /// Notes a change of state; the program is told in the next dispatch.
     pub(crate) fn change(&mut self, state: State) {
         self.changes.push_back(state);
@@ -324,11 +335,14 @@ impl<S: 'static> Source<S> for Core<S> {
             core.session.on_bytes(heard_at.min(now));
         }
         let Some(core) = cx.registry.get_mut(id) else { return };
-        let result = core.session.on_deadline(now);
-        if let Err(fault) = result {
-            Self::disconnect(cx.registry, id, &fault.to_string());
+        match core.session.on_deadline(now) {
+            Ok(()) => {
+                Self::connect_if_due(cx.registry, id);
+                Self::pump(cx.registry, id);
+            }
+            // Perhaps the answer came in this very turn, after a loop that was held up: it is looked
+            // at before the server is blamed.
+            Err(_) => cx.registry.defer(move |cx| Self::give_up(cx.registry, id)),
         }
-        Self::connect_if_due(cx.registry, id);
-        Self::pump(cx.registry, id);
     }
 }

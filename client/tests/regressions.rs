@@ -202,3 +202,26 @@ fn a_blocking_client_finds_out_that_its_server_was_restarted_before_it_calls() {
     drop(bank);
     script.join().unwrap();
 }
+
+#[test]
+fn a_welcome_that_came_while_the_loop_was_held_up_counts() {
+    let mut world = World::new();
+    let listener = listener();
+    let mut limits = hasty_limits();
+    limits.handshake_timeout = Duration::from_millis(100);
+    let client = connect(&mut world, &listener, limits);
+    client.call(world.registry(), bank::debit, (1,), note!(1));
+    let begun = Instant::now();
+    let mut peer = Peer::accept_beside(&mut world, &listener);
+    peer.welcome();
+    // A callback that takes long: the answer waits in the socket.
+    while begun.elapsed() < Duration::from_millis(120) {
+        std::hint::spin_loop();
+    }
+    let (request, _) = peer.next_beside(&mut world).unwrap();
+    assert_eq!(request.kind, Kind::Request);
+    peer.send(Kind::Reply, 1, &7_u64);
+    assert_eq!(world.answers(1), [ok(1, "7")]);
+    let lost = |state: &State| matches!(state, State::Disconnected { .. });
+    assert!(!world.app.states.iter().any(lost), "{:?}", world.app.states);
+}
