@@ -1,0 +1,63 @@
+//! What the documents say of the files is true.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const CRATES: [&str; 7] = ["reactor", "protocol", "endpoint", "server", "client", "cli", "benches"];
+
+/// Collects the source files below a folder, but for unit tests and the crates' roots.
+fn sources(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            if !path.ends_with("tests") {
+                sources(&path, found);
+            }
+        } else if !path.ends_with("tests.rs") && !path.ends_with("src/lib.rs") {
+            let name = path.strip_prefix(ROOT).expect("it is below the root");
+            found.insert(name.to_str().expect("names are UTF-8").to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_architecture_names_every_source_file_and_no_other() {
+    let mut there = BTreeSet::new();
+    for name in CRATES {
+        sources(&Path::new(ROOT).join(name).join("src"), &mut there);
+    }
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/ARCHITECTURE.md")).expect("the page");
+    let is_source = |word: &&str| word.contains("/src/") && word.ends_with(".rs");
+    let named: BTreeSet<String> = page.split('`').filter(is_source).map(str::to_owned).collect();
+    assert_eq!(named, there);
+}
+
+/// Local links of a page: what stands in `](…)`.
+fn links(page: &str) -> Vec<&str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.starts_with("http") && !target.starts_with('#')).collect()
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let pages = [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/ARCHITECTURE.md",
+        "docs/BENCHMARKS.md",
+        "docs/PROTOCOL.md",
+        "docs/SEMANTICS.md",
+        "benches/README.md",
+    ];
+    for name in pages {
+        let path = Path::new(ROOT).join(name);
+        let page = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let folder = path.parent().expect("a page is in a folder");
+        for link in links(&page) {
+            let file = link.split('#').next().unwrap_or(link);
+            assert!(folder.join(file).exists(), "{name} links to {link}, which is not there");
+        }
+    }
+}
