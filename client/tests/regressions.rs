@@ -28,8 +28,9 @@ fn watch(world: &mut World) {
     while let left = end.saturating_duration_since(Instant::now())
         && !left.is_zero()
     {
-        world.reactor.turn(&mut world.app, Some(left)).unwrap();
-        turns += 1;
+        let turn = world.reactor.turn(&mut world.app, Some(left)).unwrap();
+        // A socket may take what it is given in many small pieces.
+        turns += u32::from(turn.events == 0);
         assert!(turns <= TURNS_MAX, "{turns} turns with nothing to do");
     }
 }
