@@ -15,10 +15,11 @@ use onceloop_reactor::Cx;
 use support::peer::{Peer, play};
 use support::{App, SocketPath, World, bank, err, hasty_limits, ok};
 
-/// How long a loop is watched, and how many turns it may make in that time: output that is held up
-/// is looked at each 10 ms, everything else far less often.
+/// How long a loop is watched, and how many turns it may make in that time without an event: output
+/// that is held up is looked at each 10 ms, and each look, like each piece that the socket takes,
+/// brings a second turn. A busy loop makes many thousands.
 const WATCHED: Duration = Duration::from_millis(200);
-const TURNS_MAX: u32 = 50;
+const TURNS_MAX: u32 = 500;
 
 /// Turns for a while in which there is next to nothing to do.
 #[track_caller]
