@@ -53,7 +53,8 @@ pub struct Stats {
     pub calls_answered: u64,
     /// Calls cancelled while they ran.
     pub calls_cancelled: u64,
-    /// Copies of a call answered with what was kept: retries that did not run twice.
+    /// Answers given again from what was kept, to a copy of the call or to a client that came back:
+    /// retries that did not run twice.
     pub calls_replayed: u64,
     /// Copies that met their own first copy still running.
     pub calls_joined: u64,

@@ -40,6 +40,8 @@ fn a_retry_over_another_connection_gets_the_first_answer() {
     second.call(&mut world, 1, 0, "bank.debit", &(10u64,));
     assert_eq!(second.one(&mut world).number(), 10);
     assert_eq!(world.app.spent, 10);
+    let stats = world.server.stats(world.reactor.registry());
+    assert_eq!(stats.calls_replayed, 2, "once by the RESUME, once for the copy");
 }
 
 #[test]

@@ -107,14 +107,15 @@ impl Table {
     }
 
     /// Appends what rows 10 and 11 answer for each finished call of the session.
-    pub fn append_finished(&self, key: SessionKey, out: &mut Vec<u8>) {
+    pub fn append_finished(&mut self, key: SessionKey, out: &mut Vec<u8>) {
         let Some(session) = self.sessions.get(key) else { return };
         for seq in session.floor + 1..=session.floor + session.ring.capacity() as u64 {
             match session.ring.get(session.floor, seq) {
                 Cell::Done { reply, .. } => out.extend_from_slice(self.replies.get(reply)),
                 Cell::DoneNoReply { .. } => not_retained().append(seq, out),
-                Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => {}
+                Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => continue,
             }
+            self.counters.replayed += 1;
         }
     }
 

@@ -65,7 +65,8 @@ pub struct Call {
 pub struct Counters {
     /// Handlers started.
     pub started: u64,
-    /// Requests answered with what was kept: retries that did not run twice.
+    /// Answers given again from what was kept, to a copy of the request or at a RESUME: retries that
+    /// did not run twice.
     pub replayed: u64,
     /// Requests that met their own first copy still running or held.
     pub joined: u64,
