@@ -11,14 +11,14 @@ use onceloop_protocol::method::{Method, MethodInfo};
 
 use crate::{Context, Responder};
 
-/// What became of a handler.
+/// What became of a handler. What is rare is boxed, so that what is not comes back in a register.
 pub(crate) enum Ended {
     /// It was not started: the arguments do not fit.
-    BadArguments(CodecError),
+    BadArguments(Box<CodecError>),
     /// It will answer later, by its responder.
     Deferred,
     /// It failed, or its reply cannot be had: the body of the ERROR frame.
-    Failed(ErrorBody<'static>),
+    Failed(Box<ErrorBody<'static>>),
     /// The reply stands at the end of the output.
     Replied,
 }
@@ -45,7 +45,7 @@ impl<S: 'static> Handler<S> {
             run: Box::new(move |body, cx, out| {
                 let args = match M::Args::decode_args(body) {
                     Ok(args) => args,
-                    Err(error) => return Ended::BadArguments(error),
+                    Err(error) => return Ended::BadArguments(error.into()),
                 };
                 encode_result::<M>(handler(args, cx), out)
             }),
@@ -63,7 +63,7 @@ impl<S: 'static> Handler<S> {
             run: Box::new(move |body, cx, _| {
                 let args = match M::Args::decode_args(body) {
                     Ok(args) => args,
-                    Err(error) => return Ended::BadArguments(error),
+                    Err(error) => return Ended::BadArguments(error.into()),
                 };
                 let responder = Responder::new(cx.call, cx.registry.remote());
                 handler(args, responder, cx);
@@ -83,7 +83,7 @@ impl<S: 'static> Handler<S> {
             let what = panic_message(&*panic);
             log::error!("the handler of {name} panicked: {what}");
             let message = format!("the handler of {name} panicked");
-            Ended::Failed(ErrorBody::new(Code::ApplicationError, message))
+            Ended::Failed(ErrorBody::new(Code::ApplicationError, message).into())
         })
     }
 }
@@ -100,10 +100,10 @@ pub(crate) fn encode_result<M: Method>(
             Err(error) => {
                 out.truncate(start);
                 let message = format!("the call ran, but its reply does not encode: {error}");
-                Ended::Failed(ErrorBody::new(Code::ApplicationError, message))
+                Ended::Failed(ErrorBody::new(Code::ApplicationError, message).into())
             }
         },
-        Err(error) => Ended::Failed(application_error(&error)),
+        Err(error) => Ended::Failed(application_error(&error).into()),
     }
 }
 
