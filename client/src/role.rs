@@ -16,6 +16,13 @@ pub(crate) struct ClientRole<S: 'static> {
     is_established: bool,
 }
 
+impl<S> Clone for ClientRole<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S> Copy for ClientRole<S> {}
+
 impl<S: 'static> ClientRole<S> {
     pub(crate) fn new(core: Id<Core<S>>) -> Self {
         ClientRole { core, is_established: false }
@@ -28,8 +35,17 @@ fn find<'r, S: 'static>(
     id: Id<Connection<ClientRole<S>>>,
 ) -> Option<(Id<Core<S>>, &'r mut Core<S>)> {
     let core_id = cx.registry.get(id)?.role().core;
+    Some((core_id, serving(cx, core_id, id)?))
+}
+
+/// Returns the client, if `id` is the connection it has.
+fn serving<'r, S: 'static>(
+    cx: &'r mut Cx<'_, S>,
+    core_id: Id<Core<S>>,
+    id: Id<Connection<ClientRole<S>>>,
+) -> Option<&'r mut Core<S>> {
     let core = cx.registry.get_mut(core_id)?;
-    matches!(core.link, Link::Open(open) if open == id).then_some((core_id, core))
+    matches!(core.link, Link::Open(open) if open == id).then_some(core)
 }
 
 /// What a frame led to.
@@ -81,13 +97,15 @@ impl<S: 'static> Role<S> for ClientRole<S> {
     }
 
     fn on_frame(
+        self,
         cx: &mut Cx<'_, S>,
         id: Id<Connection<Self>>,
         frame: &Frame<'_>,
         out: &mut Vec<u8>,
     ) {
         let now = cx.registry.now();
-        let Some((core_id, core)) = find(cx, id) else { return };
+        let core_id = self.core;
+        let Some(core) = serving(cx, core_id, id) else { return };
         let taken = core.session.on_frame(frame, now, out);
         let is_busy = core.is_busy(now);
         if matches!(frame.header.kind, Kind::Welcome | Kind::Resumed) && taken.is_ok() {

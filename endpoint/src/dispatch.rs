@@ -95,25 +95,27 @@ fn run_frames<S: 'static, R: Role<S>>(
         }
         let limits = &connection.settings.limits;
         let scan_limits = ScanLimits::of(limits);
-        let is_established = connection.role.is_established();
+        let role = connection.role;
+        let is_established = role.is_established();
         let body_bytes_max =
             if is_established { limits.body_bytes_max } else { limits.handshake_body_bytes_max };
-        match connection.cutter.next(&mut batch.unread, body_bytes_max) {
+        // Looked at where it is: a frame is large enough for a copy of it to be waited for.
+        match &connection.cutter.next(&mut batch.unread, body_bytes_max) {
             Cut::Frame(frame) => {
                 batch.skips = Some(0);
-                match refuse(&frame, &scan_limits) {
-                    None => run_frame(cx, id, &frame, is_established, out),
+                match refuse(frame, &scan_limits) {
+                    None => run_frame(cx, id, role, frame, out),
                     Some(refusal) => R::on_refused(cx, id, frame.header, refusal, out),
                 }
             }
-            Cut::NeedMore(bytes) => return Stop::Partial(bytes),
-            Cut::Refused { header, length } => {
+            Cut::NeedMore(bytes) => return Stop::Partial(*bytes),
+            &Cut::Refused { header, length } => {
                 batch.skips = Some(length);
                 let refusal = too_large(length, body_bytes_max);
                 R::on_refused(cx, id, header, refusal, out);
             }
             Cut::Lost(error) => {
-                R::on_lost(cx, id, &error, out);
+                R::on_lost(cx, id, error, out);
                 return Stop::Lost(error.to_string());
             }
         }
@@ -144,17 +146,17 @@ fn too_large(length: usize, body_bytes_max: usize) -> Refusal {
 fn run_frame<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
+    role: R,
     frame: &Frame<'_>,
-    is_established: bool,
     out: &mut Vec<u8>,
 ) {
     log::trace!("connection {}: {:?} seq {}", id.to_bits(), frame.header.kind, frame.header.seq);
     match frame.header.kind {
-        Kind::Ping if is_established => {
+        Kind::Ping if role.is_established() => {
             Header::new(Kind::Pong, frame.header.seq).append(&[], out);
         }
-        Kind::Pong if is_established => {}
-        _ => R::on_frame(cx, id, frame, out),
+        Kind::Pong if role.is_established() => {}
+        _ => role.on_frame(cx, id, frame, out),
     }
 }
 

@@ -12,7 +12,8 @@ use crate::{Closed, Connection};
 /// All functions but the questions run in the task phase, with nothing borrowed: the connection is
 /// in the registry under `id` as long as it lives, and any of them may remove it. `out` is written
 /// at the end of the turn, whatever happens to the connection's own output meanwhile.
-pub trait Role<S: 'static>: Sized + 'static {
+/// A role is small and copied: that spares a look at the connection for every frame.
+pub trait Role<S: 'static>: Copy + 'static {
     /// Returns whether the handshake is done: until then a peer gets less time and less room.
     fn is_established(&self) -> bool;
 
@@ -21,7 +22,13 @@ pub trait Role<S: 'static>: Sized + 'static {
 
     /// A whole frame came, within the limits, its body scanned, its critical flags understood. PING
     /// and PONG come here only before the handshake is done, where they have no place.
-    fn on_frame(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, frame: &Frame<'_>, out: &mut Vec<u8>);
+    fn on_frame(
+        self,
+        cx: &mut Cx<'_, S>,
+        id: Id<Connection<Self>>,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    );
 
     /// A frame came whose header is readable and whose body is too large or was refused by the
     /// scan; the body is skipped and the connection lives.

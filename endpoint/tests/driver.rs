@@ -16,6 +16,7 @@ use onceloop_protocol::table::Refusal;
 use onceloop_reactor::{Config, Cx, Id, Reactor, Stream};
 
 /// Answers each REQUEST with its own body; `seq` says what else is to be done.
+#[derive(Clone, Copy)]
 struct Echo;
 
 type EchoId = Id<Connection<Echo>>;
@@ -41,7 +42,7 @@ impl Role<App> for Echo {
 
     fn on_open(_: &mut Cx<'_, App>, _: EchoId, _: &mut Vec<u8>) {}
 
-    fn on_frame(cx: &mut Cx<'_, App>, id: EchoId, frame: &Frame<'_>, out: &mut Vec<u8>) {
+    fn on_frame(self, cx: &mut Cx<'_, App>, id: EchoId, frame: &Frame<'_>, out: &mut Vec<u8>) {
         let seq = frame.header.seq;
         cx.state.frames.push(seq);
         match seq {

@@ -79,13 +79,13 @@ impl<S: 'static> Role<S> for Peer<S> {
 
     #[inline]
     fn on_frame(
+        self,
         cx: &mut Cx<'_, S>,
         id: Id<PeerConnection<S>>,
         frame: &Frame<'_>,
         out: &mut Vec<u8>,
     ) {
-        let Some(connection) = cx.registry.get(id) else { return };
-        let peer = *connection.role();
+        let peer = self;
         let Some(session) = peer.session() else { return handshake(cx, id, peer.core, frame, out) };
         match frame.header.kind {
             Kind::Request => request::run(cx, id, &peer, session, frame, out),
