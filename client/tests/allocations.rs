@@ -1,10 +1,12 @@
 //! A steady stream of calls allocates nothing, at either end.
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../reactor/tests/support/counting.rs"]
+mod counting;
+
 use std::time::Duration;
 
+use counting::allocations;
 use onceloop_client::Client;
 use onceloop_reactor::{Cx, Reactor};
 use onceloop_server::Builder;
@@ -16,42 +18,6 @@ onceloop_protocol::service! {
         fn add(n: u64) -> u64;
     }
 }
-
-/// Counts the allocations of each thread; the test harness has threads of its own.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has no cell any more; it is not the one that is measured.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; the counter is a cell
-// without a destructor, so counting allocates nothing itself.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct App {
     client: Option<Client<App>>,
@@ -88,11 +54,11 @@ fn a_steady_stream_of_calls_allocates_nothing() {
     while app.count < WARM {
         reactor.turn(&mut app, Some(Duration::from_secs(5))).unwrap();
     }
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     while app.count < WARM + MEASURED {
         reactor.turn(&mut app, Some(Duration::from_secs(5))).unwrap();
     }
     // Deadlines come up once in a while, and a queue that is full grows once more.
-    let allocations = ALLOCATIONS.get() - before;
+    let allocations = allocations() - before;
     assert!(allocations < 20, "{allocations} allocations in {MEASURED} calls");
 }

@@ -27,7 +27,7 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Handlers of one session that have started and not ended; a larger window counts instead.
     pub in_flight_per_session_max: u32,
-    /// Handlers of the server that have started and not ended.
+    /// Handlers of the server that have started and not ended; and as many of notifications.
     pub in_flight_max: usize,
     /// Argument bytes of those handlers.
     pub in_flight_bytes_max: usize,

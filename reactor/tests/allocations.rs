@@ -1,50 +1,16 @@
 //! A steady turn allocates nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use counting::allocations;
 use onceloop_reactor::{
     Cx, Id, Input, Io, Pollable, Reactor, ReadOutcome, Source, Stream, WriteOutcome,
 };
-
-/// Counts the allocations of each thread; the test harness has threads of its own.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has no cell any more; it is not the one that is measured.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; the counter is a cell
-// without a destructor, so counting allocates nothing itself.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Sends back what it is sent, through a buffer of its own.
 struct Echo {
@@ -90,7 +56,7 @@ fn a_steady_turn_allocates_nothing() {
     reactor.registry().insert(Echo { stream, output: Vec::new() }).unwrap();
     let mut requests = 0;
     let mut turns = |count: usize| {
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let mut reply = [0; 5];
         for _ in 0..count {
             there.write_all(b"hello").unwrap();
@@ -99,7 +65,7 @@ fn a_steady_turn_allocates_nothing() {
             there.read_exact(&mut reply).unwrap();
             assert_eq!(&reply, b"hello");
         }
-        ALLOCATIONS.get() - before
+        allocations() - before
     };
     assert!(turns(10) > 0, "the counter counts");
     assert_eq!(turns(1000), 0);

@@ -147,6 +147,7 @@ impl<S: 'static> Builder<S> {
             connections: Slab::new(),
             on_cancel: Default::default(),
             drain: None,
+            notifications_open: 0,
             counts: Counts::default(),
         })?;
         Ok(Server::new(core))

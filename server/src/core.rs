@@ -30,6 +30,8 @@ pub(crate) struct Core<S: 'static> {
     pub(crate) room: Rc<Cell<usize>>,
     pub(crate) on_cancel: HashMap<u64, OnCancel<S>>,
     pub(crate) drain: Option<Drain<S>>,
+    /// Notifications whose deferred handlers have not ended.
+    pub(crate) notifications_open: usize,
     pub(crate) counts: Counts,
 }
 

@@ -65,7 +65,7 @@ impl<S: 'static> Handler<S> {
                     Ok(args) => args,
                     Err(error) => return Ended::BadArguments(error.into()),
                 };
-                let responder = Responder::new(cx.call, cx.registry.remote());
+                let responder = Responder::new(cx.call, cx.registry);
                 handler(args, responder, cx);
                 Ended::Deferred
             }),

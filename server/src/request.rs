@@ -258,8 +258,11 @@ pub(crate) fn notify<S: 'static>(
     let Some(core) = cx.registry.get_mut(peer.core) else { return };
     let handlers = Rc::clone(&core.handlers);
     let handler = handlers.find(header.method);
-    let (Some(handler), false, false) = (handler, core.drain.is_some(), header.time_left_ms == 0)
-    else {
+    // Row 12, as far as it speaks of what is not in the table.
+    let is_refused = core.drain.is_some()
+        || header.time_left_ms == 0
+        || core.notifications_open >= core.settings.limits.in_flight_max;
+    let (Some(handler), false) = (handler, is_refused) else {
         core.counts.notifications_dropped += 1;
         return;
     };

@@ -23,8 +23,13 @@ pub struct Responder<S: 'static, M: Method> {
 }
 
 impl<S: 'static, M: Method> Responder<S, M> {
-    pub(crate) fn new(call: CallInfo<S>, remote: Remote<S>) -> Self {
-        Responder { call, remote: Some(remote), of: std::marker::PhantomData }
+    pub(crate) fn new(call: CallInfo<S>, registry: &mut Registry<S>) -> Self {
+        if call.key.is_none()
+            && let Some(core) = registry.get_mut(call.core)
+        {
+            core.notifications_open += 1;
+        }
+        Responder { call, remote: Some(registry.remote()), of: std::marker::PhantomData }
     }
 
     /// Returns what is known of the call.
@@ -79,6 +84,12 @@ impl<S: 'static, M: Method> Drop for Responder<S, M> {
 
 /// Delivers the frame in `out`, and runs what waited for its call.
 fn answer<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>, mut out: Vec<u8>) {
+    if call.key.is_none() {
+        if let Some(core) = cx.registry.get_mut(call.core) {
+            core.notifications_open -= 1;
+        }
+        return cx.registry.give_buffer(out);
+    }
     request::deliver(cx, call.connection, call, 0, &mut out);
     request::send(cx, call.connection, out);
     if let Some(session) = call.session

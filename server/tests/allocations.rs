@@ -2,50 +2,15 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "../../reactor/tests/support/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read, Write};
 
 use common::{Wire, World, request};
+use counting::allocations;
 use onceloop_protocol::frame::restamp;
 use onceloop_protocol::handshake::{Hello, Order};
-
-/// Counts the allocations of each thread; the test harness has threads of its own.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has no cell any more; it is not the one that is measured.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; the counter is a cell
-// without a destructor, so counting allocates nothing itself.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const IN_FLIGHT: u64 = 16;
 const CONNECTIONS: usize = 4;
@@ -117,9 +82,9 @@ fn a_steady_stream_of_requests_allocates_nothing() {
         }
     };
     rounds(100);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     rounds(500);
-    let allocations = ALLOCATIONS.get() - before;
+    let allocations = allocations() - before;
     let requests = 500 * IN_FLIGHT * CONNECTIONS as u64;
     assert_eq!(allocations, 0, "for {requests} requests");
     assert_eq!(world.app.spent, 600 * IN_FLIGHT * CONNECTIONS as u64);

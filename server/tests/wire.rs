@@ -308,3 +308,21 @@ fn a_late_answer_lets_run_what_waits_on_a_newer_connection() {
     let frames = second.all(&mut world);
     assert_eq!(frames.iter().map(|frame| frame.header.seq).collect::<Vec<_>>(), [1, 2]);
 }
+
+#[test]
+fn deferred_notifications_are_bounded_like_calls() {
+    let mut limits = Limits::default();
+    limits.in_flight_max = 2;
+    let mut world = World::with(limits);
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    let mut notify = request(0, 0, "bank.later", &(5u64,));
+    notify[4] = Kind::Notify as u8;
+    wire.send(&mut world, &notify.repeat(3));
+    assert_eq!((world.app.waiting.len(), world.stats().notifications_dropped), (2, 1));
+    // One is answered, the other dropped: both have ended.
+    drop(world.app.waiting.pop());
+    world.answer_all();
+    wire.send(&mut world, &notify.repeat(2));
+    assert_eq!((world.app.waiting.len(), world.stats().notifications_dropped), (2, 1));
+    assert!(wire.all(&mut world).is_empty(), "nothing is answered");
+}
