@@ -16,7 +16,7 @@ use onceloop::{Address, Builder, Client, Cx, Reactor};
 const WORKERS: usize = 4;
 const TASKS: usize = 40;
 /// How long the slow worker takes for a task.
-const SLOW: Duration = Duration::from_millis(20);
+const SLOW: Duration = Duration::from_millis(200);
 
 onceloop::service! {
     /// Does tasks.

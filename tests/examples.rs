@@ -100,7 +100,8 @@ fn master_worker_does_every_task_and_the_slow_worker_holds_nobody_up() {
         number.and_then(|n| n.parse().ok()).expect("a number")
     };
     assert_eq!((0..4).map(done).sum::<u64>(), 40);
-    assert!(done(0) < done(1), "the slow one does less:\n{output}");
+    // It has time for one or two while the others do the rest; on a busy machine for a few more.
+    assert!(done(0) < 10, "the slow one does less than its share:\n{output}");
 }
 
 #[test]
