@@ -213,7 +213,7 @@ fn run_waiting<S: 'static, R: Role<S>>(
 ) {
     let Some(connection) = cx.registry.get(id) else { return };
     if matches!(connection.phase, Phase::Open | Phase::HalfClosed)
-        && R::run_waiting(cx, id, count_max, out)
+        && connection.role.run_waiting(cx, id, count_max, out)
     {
         cx.registry.wake(id);
     }

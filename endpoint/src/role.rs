@@ -55,6 +55,7 @@ pub trait Role<S: 'static>: Copy + 'static {
     ///
     /// Called after each batch, when the connection was woken, and when there is room again.
     fn run_waiting(
+        self,
         cx: &mut Cx<'_, S>,
         id: Id<Connection<Self>>,
         count_max: usize,

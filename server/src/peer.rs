@@ -101,16 +101,15 @@ impl<S: 'static> Role<S> for Peer<S> {
     }
 
     fn run_waiting(
+        self,
         cx: &mut Cx<'_, S>,
         id: Id<PeerConnection<S>>,
         count_max: usize,
         out: &mut Vec<u8>,
     ) -> bool {
-        let Some(connection) = cx.registry.get(id) else { return false };
-        let peer = *connection.role();
-        match peer.session() {
-            Some(session) if peer.is_in_order() => {
-                request::run_held(cx, id, &peer, session, count_max, out)
+        match self.session() {
+            Some(session) if self.is_in_order() => {
+                request::run_held(cx, id, &self, session, count_max, out)
             }
             _ => false,
         }
