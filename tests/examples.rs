@@ -105,6 +105,44 @@ fn master_worker_does_every_task_and_the_slow_worker_holds_nobody_up() {
 }
 
 #[test]
+fn map_reduce_counts_each_word_once_though_workers_crash_and_are_slow() {
+    let pages = ["README.md", "docs/ARCHITECTURE.md", "docs/PROTOCOL.md"];
+    let paths = pages.map(|page| Path::new(env!("CARGO_MANIFEST_DIR")).join(page));
+    let output = run(example("map_reduce").args(&paths));
+    let text = paths.map(|path| std::fs::read_to_string(path).expect("the page is there"));
+    let counts = count_independently(&text.join("\n"));
+
+    let (words, different) = (counts.values().sum::<u64>(), counts.len());
+    let start = format!("{words} words, {different} different");
+    let mut most_frequent: Vec<_> = counts.iter().map(|(word, n)| (*n, word.as_str())).collect();
+    most_frequent.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let printed = output.lines().skip_while(|line| !line.starts_with(&start)).skip(1);
+    let printed: Vec<(u64, &str)> = printed
+        .map(|line| line.trim_start().split_once(' ').expect("a count and a word"))
+        .map(|(n, word)| (n.parse().expect("a count"), word))
+        .collect();
+    assert_eq!(printed, most_frequent[..10], "{output}");
+
+    let tally = |what: &str| -> u64 {
+        let start = format!("{what}: ");
+        line(&output, &start)[start.len()..].parse().expect("a number")
+    };
+    assert_eq!(tally("crashes"), 2, "one as it maps, one as it reduces:\n{output}");
+    // The task at which the first crashed, and at least one that the second had mapped.
+    assert!(tally("tasks given again") >= 2, "{output}");
+    assert!(tally("of them mapped before, and lost") >= 1, "{output}");
+    assert!(tally("backup tasks") >= 1, "of what the slow one is at:\n{output}");
+    assert!(tally("duplicates refused") >= 1, "what the slow one brings late:\n{output}");
+}
+
+#[test]
+fn map_reduce_says_what_is_wrong_with_a_file_that_is_not_there() {
+    let output = example("map_reduce").arg("no-such-file").output().expect("it starts");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-file"));
+}
+
+#[test]
 fn time_sync_finds_the_offset_within_its_own_bound() {
     let output = run(&mut example("time_sync"));
     let seconds = |start: &str| -> f64 {
