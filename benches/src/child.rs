@@ -27,7 +27,17 @@ impl<L: DeserializeOwned + Send + 'static> Part<L> {
     /// Starts this program again in the role `role`, told `options`.
     pub(crate) fn start(role: &str, name: String, options: &impl Serialize) -> Result<Part<L>> {
         let program = std::env::current_exe().context("finding this program's own file")?;
-        let mut process = Command::new(program)
+        Part::start_as(Command::new(program), role, name, options)
+    }
+
+    /// As [`Part::start`], by a command that ends in this program's file.
+    pub(crate) fn start_as(
+        mut command: Command,
+        role: &str,
+        name: String,
+        options: &impl Serialize,
+    ) -> Result<Part<L>> {
+        let mut process = command
             .arg(role)
             .arg(serde_json::to_string(options).context("writing the options of a part")?)
             .stdin(Stdio::piped())

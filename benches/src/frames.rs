@@ -1,7 +1,7 @@
 //! The few frames that the bench makes by hand, of the real protocol.
 
 use bytes::Bytes;
-use onceloop_protocol::frame::{HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC, VERSION};
+use onceloop_protocol::frame::{Flags, HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC, VERSION};
 use onceloop_protocol::handshake::{Hello, Order, ServerLimits, Sid, Welcome};
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::method::Method;
@@ -38,11 +38,12 @@ fn greeting(kind: Kind, body: &[u8]) -> Vec<u8> {
 
 /// Returns a call of [`bench::echo`] with a byte string of `payload` bytes, to be given its seq and ack
 /// by [`stamp`].
-pub(crate) fn request(payload: usize) -> Vec<u8> {
+pub(crate) fn request(payload: usize, flags: Flags) -> Vec<u8> {
     let arguments = (Bytes::from(vec![0xa5; payload]),);
     let body = rmp_serde::to_vec(&arguments).expect("plain data is encoded");
     let mut header = Header::new(Kind::Request, 0);
     header.method = bench::echo.id();
+    header.flags = flags;
     let mut out = Vec::new();
     header.append(&body, &mut out);
     out
@@ -100,11 +101,11 @@ mod tests {
 
     #[test]
     fn a_stamped_request_is_a_frame_of_the_protocol() {
-        let mut frame = request(300);
+        let mut frame = request(300, Flags::UNPROTECTED);
         stamp(&mut frame, 7, 5);
         let header = Header::read(&frame).expect("a header");
         assert_eq!((header.kind, header.seq, header.ack), (Kind::Request, 7, 5));
-        assert_eq!(header.method, bench::echo.id());
+        assert_eq!((header.method, header.flags), (bench::echo.id(), Flags::UNPROTECTED));
         let body = &frame[Kind::Request.header_bytes()..];
         let (payload,): (Bytes,) = rmp_serde::from_slice(body).expect("an array of one bin");
         assert_eq!(payload.len(), 300);

@@ -18,6 +18,7 @@ mod message;
 mod options;
 mod poller;
 mod progress;
+mod protection;
 mod run;
 mod server;
 mod service;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.role {
         None => run::bench(&cli.bench),
+        Some(Role::Protection(options)) => protection::bench(&options),
         Some(Role::Serve { options }) => server::serve(&options).map(|()| true),
         Some(Role::Load { options }) => load::drive(&options).map(|()| true),
     };

@@ -7,8 +7,10 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::protection;
+
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
-const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
 /// Measures what a connection and a call cost: Onceloop's event loop beside a bare echo and a
 /// thread per connection, all on the same protocol.
@@ -21,9 +23,10 @@ pub(crate) struct Cli {
     pub(crate) bench: Options,
 }
 
-/// The parts that the program starts of itself; not for people.
+/// Other benchmarks, and the parts that the program starts of itself.
 #[derive(Subcommand)]
 pub(crate) enum Role {
+    Protection(protection::Options),
     #[command(hide = true)]
     Serve {
         /// A [`ServerOptions`], as JSON.
@@ -83,7 +86,7 @@ pub(crate) struct Options {
     pub(crate) hgrm: Option<PathBuf>,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds >= 0.1 => Ok(seconds),
         _ => Err("a number of at least 0.1".to_owned()),

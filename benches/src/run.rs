@@ -22,13 +22,13 @@ const FIRST_CONNECTIONS: u32 = 2_000;
 /// Below that many connections between the samples, a slope would be noise: memory comes in pages.
 const SLOPE_CONNECTIONS_MIN: u32 = 100;
 /// How long a server may take to answer its parent.
-const SERVER_WAIT_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SERVER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The cores that the two sides are kept on.
 #[derive(Clone, Copy)]
-struct Cores {
-    server: Option<usize>,
-    load: Option<usize>,
+pub(crate) struct Cores {
+    pub(crate) server: Option<usize>,
+    pub(crate) load: Option<usize>,
 }
 
 /// What one run gave.
@@ -76,7 +76,8 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     Ok(is_clean)
 }
 
-fn share_cores() -> Result<Cores> {
+/// Returns a core for each side, if there are two.
+pub(crate) fn share_cores() -> Result<Cores> {
     match machine::cores()?[..] {
         [server, load, ..] => Ok(Cores { server: Some(server), load: Some(load) }),
         _ => {
@@ -268,7 +269,8 @@ impl Run<'_> {
     }
 }
 
-fn take_sample(server: &mut Part<ServerLine>) -> Result<Sample> {
+/// Asks a server what it has used so far.
+pub(crate) fn take_sample(server: &mut Part<ServerLine>) -> Result<Sample> {
     server.tell()?;
     match server.next(SERVER_WAIT_MAX)? {
         ServerLine::Sample(sample) => Ok(sample),

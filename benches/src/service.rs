@@ -1,8 +1,11 @@
-//! The one method of every server here.
+//! The one method of every server here, and what ours tells of itself.
+
+use onceloop::Stats;
 
 onceloop::service! {
     pub(crate) mod bench {
         /// Returns what it is given.
+        #[idempotent]
         fn echo(payload: &[u8]) -> &[u8];
     }
 
@@ -10,6 +13,14 @@ onceloop::service! {
     /// arguments back as they are, an array of one.
     pub(crate) mod any_server {
         #[name = "bench.echo"]
+        #[idempotent]
         fn echo(payload: &[u8]) -> Raw;
+    }
+
+    pub(crate) mod server {
+        /// What our server has counted.
+        #[name = "onceloop.stats"]
+        #[idempotent]
+        fn stats() -> Stats;
     }
 }

@@ -152,7 +152,8 @@ fn ratio(
     }))
 }
 
-fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+/// Returns the number in the middle.
+pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
     let mut numbers: Vec<f64> = numbers.collect();
     numbers.sort_by(f64::total_cmp);
     let middle = numbers.len() / 2;

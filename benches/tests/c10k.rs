@@ -1,17 +1,17 @@
 //! The whole bench, small: every part as a process of its own, real sockets, the JSON at the end.
 #![cfg(target_os = "linux")]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::{Folder, PROGRAM, bench};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_c10k");
 /// What one object of the JSON holds, no more and no less.
 const KEYS: [&str; 21] = [
     "client_cpu_us_per_request",
@@ -37,42 +37,14 @@ const KEYS: [&str; 21] = [
     "workload",
 ];
 
-/// A folder for one test, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("onceloop-c10k-{}-{next}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("the temporary folder can be written");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left behind is small, and in the temporary folder.
-        _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Runs the bench and returns what it said and the rows of its JSON.
 fn run(command: &mut Command, folder: &Folder) -> (Output, Vec<Value>) {
     let json = folder.0.join("rows.json");
     let output = command.arg("--json").arg(&json).output().expect("the bench starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let text = fs::read_to_string(json).expect("the bench has written its JSON");
-    let rows = serde_json::from_str(&text).expect("one array");
+    let rows = support::json(&json).as_array().expect("one array").clone();
     (output, rows)
-}
-
-fn bench(flags: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(flags).stdin(Stdio::null());
-    command
 }
 
 fn check_row(row: &Value, server: &str) {

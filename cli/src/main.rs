@@ -1,6 +1,6 @@
-//! The command `onceloop`: a server to try, calls by hand, and the C10k benchmark.
+//! The command `onceloop`: a server to try, calls by hand, and the benchmarks.
 
-mod c10k;
+mod benches;
 mod call;
 mod json;
 mod serve;
@@ -23,9 +23,12 @@ struct Arguments {
 enum Command {
     /// Measures 10 000 connections on one thread beside a threaded server and a bare echo.
     #[command(disable_help_flag = true)]
-    C10k(c10k::Arguments),
+    C10k(benches::Arguments),
     /// Calls a method of a server and prints the reply as JSON.
     Call(call::Arguments),
+    /// Measures what it costs a server that a call runs once.
+    #[command(disable_help_flag = true)]
+    Protection(benches::Arguments),
     /// Serves a few small services, to be called by `onceloop call`.
     Serve(serve::Arguments),
 }
@@ -33,8 +36,9 @@ enum Command {
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let result = match Arguments::parse().command {
-        Command::C10k(arguments) => c10k::run(&arguments),
+        Command::C10k(arguments) => benches::run(&[], &arguments),
         Command::Call(arguments) => call::run(&arguments),
+        Command::Protection(arguments) => benches::run(&["protection"], &arguments),
         Command::Serve(arguments) => serve::run(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use onceloop_protocol::error::{Code, ErrorBody};
-use onceloop_protocol::frame::{HEADER_BYTES, Kind, MAGIC};
+use onceloop_protocol::frame::{Flags, HEADER_BYTES, Kind, MAGIC};
 use onceloop_protocol::handshake::Welcome;
 
 use super::connection::{Connection, State};
@@ -69,7 +69,7 @@ impl<'a> Load<'a> {
     pub(super) fn new(options: &'a LoadOptions) -> Result<Load<'a>> {
         let total = index(u64::from(options.connections) + u64::from(options.idle));
         let slots = u64::from(options.window.next_power_of_two());
-        let request = frames::request(index(options.payload));
+        let request = frames::request(index(options.payload), Flags::NONE);
         let spin = Duration::from_micros(options.spin_us);
         Ok(Load {
             options,

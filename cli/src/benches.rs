@@ -1,4 +1,4 @@
-//! `onceloop c10k`: runs the benchmark of the source tree.
+//! `onceloop c10k` and `onceloop protection`: run a benchmark of the source tree.
 //!
 //! The comparison servers are not part of this program, so that nobody who installs it compiles
 //! them; in a checkout Cargo builds and runs them.
@@ -13,22 +13,25 @@ const BENCHES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/Cargo.tom
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to measure: `c10k --help` tells.
+    /// What to measure: `--help` behind the command tells.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+/// Runs the program of the benchmarks; `command` is one of its own, empty for the one it is named
+/// after.
+pub(crate) fn run(command: &[&str], arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     if !Path::new(BENCHES).exists() {
-        return Err("the benchmark is part of the source tree: in a checkout of it, run \
+        return Err("the benchmarks are part of the source tree: in a checkout of it, run \
                     `cargo run --release -- c10k`"
             .into());
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["run", "--quiet", "--release", "--bin", "c10k", "--manifest-path", BENCHES, "--"])
+        .args(command)
         .args(&arguments.arguments)
         .status()
-        .map_err(|error| format!("cannot run cargo, which builds the benchmark: {error}"))?;
+        .map_err(|error| format!("cannot run cargo, which builds the benchmarks: {error}"))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
 }
