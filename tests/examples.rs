@@ -142,6 +142,70 @@ fn map_reduce_says_what_is_wrong_with_a_file_that_is_not_there() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-file"));
 }
 
+/// The lines of a story's part, from below its heading to the next one.
+fn part<'a>(output: &'a str, heading: &str) -> Vec<&'a str> {
+    let below = output.lines().skip_while(|line| !line.starts_with(heading)).skip(1);
+    below.take_while(|line| line.starts_with("  ")).map(str::trim).collect()
+}
+
+#[test]
+fn bank_takes_the_money_once_and_blind_retry_does_not() {
+    let output = run(&mut example("bank"));
+    let debits = |heading: &str| -> Vec<String> {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        part(&output, heading).into_iter().map(words).collect()
+    };
+    assert_eq!(
+        debits("the request is lost"),
+        [
+            "blind retry the caller is told Ok(90) ran 1 times, $90 left",
+            "at most once the caller is told NotExecuted ran 0 times, $100 left",
+            "exactly once the caller is told Ok(90) ran 1 times, $90 left",
+        ]
+    );
+    assert_eq!(
+        debits("the reply is lost alone"),
+        [
+            "blind retry the caller is told Ok(80) ran 2 times, $80 left",
+            "at most once the caller is told Ok(90) ran 1 times, $90 left",
+            "exactly once the caller is told Ok(90) ran 1 times, $90 left",
+        ]
+    );
+    assert_eq!(
+        debits("the reply is lost, and the server"),
+        [
+            "blind retry the caller is told Ok(80) ran 2 times, $80 left",
+            "at most once the caller is told Indeterminate ran 1 times, $90 left",
+            "exactly once the caller is told Indeterminate ran 1 times, $90 left",
+        ]
+    );
+    assert_eq!(
+        debits("40 transfers"),
+        [
+            "blind retry 80 calls ran 90 times; $1000 became $961: NOT conserved",
+            "at most once 80 calls ran 80 times; $1000 became $1000: conserved",
+            "exactly once 80 calls ran 80 times; $1000 became $1000: conserved",
+        ]
+    );
+}
+
+#[test]
+fn kv_reads_what_was_put_last_and_blind_retry_does_not() {
+    let output = run(&mut example("kv"));
+    let reads = |heading: &str| -> Vec<&str> {
+        let lines = part(&output, heading).into_iter();
+        let values = lines.map(|line| line.split_once("get returns ").expect("what it returns").1);
+        values.map(|rest| rest.split(' ').next().expect("a value")).collect()
+    };
+    // Each time: blind retry, exactly once, exactly once in order.
+    assert_eq!(reads("put 10, put 20, and a copy"), ["10", "20", "20"]);
+    let appended = reads("append a, append b");
+    assert!(appended[0].starts_with("aa"), "the first one twice at least: {appended:?}");
+    assert_eq!(appended[1..], ["ab", "ab"]);
+    // Without waiting: exactly once does not order calls, a session in order does.
+    assert_eq!(reads("put 10 and put 20 without waiting"), ["10", "20"]);
+}
+
 #[test]
 fn time_sync_finds_the_offset_within_its_own_bound() {
     let output = run(&mut example("time_sync"));
