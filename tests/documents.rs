@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CRATES: [&str; 7] = ["reactor", "protocol", "endpoint", "server", "client", "cli", "benches"];
@@ -59,5 +59,44 @@ fn links_in_the_documents_lead_somewhere() {
             let file = link.split('#').next().unwrap_or(link);
             assert!(folder.join(file).exists(), "{name} links to {link}, which is not there");
         }
+    }
+}
+
+/// Collects the Rust files below a folder, but for what is built.
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() && !path.ends_with("target") {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_failure_is_shown_by_a_test_or_an_example_that_is_there() {
+    let root = Path::new(ROOT);
+    let page = fs::read_to_string(root.join("docs/SEMANTICS.md")).expect("the page");
+    let (_, below) = page.split_once("## Every failure").expect("the heading");
+    let table = below.split("\n## ").next().expect("it ends");
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let shown_by = rows.map(|row| row.trim_end_matches('|').rsplit('|').next().expect("a cell"));
+    let names: Vec<&str> = shown_by.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 40, "the table is read: {names:?}");
+
+    let mut files = Vec::new();
+    rust_files(root, &mut files);
+    let read = |path: &PathBuf| fs::read_to_string(path).expect("source is text");
+    let source: String = files.iter().map(read).collect();
+    for name in names {
+        let is_there = match name.starts_with("examples/") {
+            true => root.join(name).exists(),
+            false => {
+                source.contains(&format!("#[test]\n    fn {name}() {{"))
+                    || source.contains(&format!("#[test]\nfn {name}() {{"))
+            }
+        };
+        assert!(is_there, "{name} is named, and is not there");
     }
 }
