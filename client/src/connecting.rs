@@ -9,7 +9,7 @@ use onceloop_reactor::{Id, Registry, Stream};
 
 use crate::State;
 use crate::core::{Core, Link};
-use crate::role::ClientRole;
+use crate::role::{ClientRole, Lane};
 
 /// Where to connect to, and what of it is left to try in this round.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Targets {
     address: Address,
     /// What the name was resolved to and has not been tried.
     candidates: VecDeque<SocketAddr>,
+    /// What was tried last: while there is a connection, where it leads.
+    current: Option<SocketAddr>,
 }
 
 /// What to try next.
@@ -27,7 +29,7 @@ enum Target {
 
 impl Targets {
     pub(crate) fn new(address: Address) -> Targets {
-        Targets { address, candidates: VecDeque::new() }
+        Targets { address, candidates: VecDeque::new(), current: None }
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -39,11 +41,24 @@ impl Targets {
         self.candidates.clear();
     }
 
+    /// Returns another stream to where the connection there is leads.
+    pub(crate) fn again(&self) -> io::Result<Stream> {
+        match (&self.address, self.current) {
+            (Address::Unix(path), _) => Stream::connect_unix(path),
+            (Address::Tcp(address), _) => Stream::connect(address),
+            (_, Some(address)) => Stream::connect(&address),
+            (_, None) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     fn next(&mut self) -> Target {
         match (&self.address, self.candidates.pop_front()) {
             (Address::Unix(path), _) => Target::Stream(Stream::connect_unix(path)),
             (Address::Tcp(address), _) => Target::Stream(Stream::connect(address)),
-            (_, Some(address)) => Target::Stream(Stream::connect(&address)),
+            (_, Some(address)) => {
+                self.current = Some(address);
+                Target::Stream(Stream::connect(&address))
+            }
             (address, None) => Target::Resolve(address.clone()),
         }
     }
@@ -110,20 +125,30 @@ impl<S: 'static> Core<S> {
         Self::connect_if_due(registry, id);
     }
 
-    fn open(registry: &mut Registry<S>, id: Id<Self>, mut stream: Stream) -> io::Result<()> {
-        let Some(core) = registry.get_mut(id) else { return Ok(()) };
+    fn open(registry: &mut Registry<S>, id: Id<Self>, stream: Stream) -> io::Result<()> {
+        let connection = Self::insert(registry, id, stream, Lane::First)?;
+        if let Some(core) = registry.get_mut(id) {
+            core.link = Link::Connecting(connection);
+        }
+        Ok(())
+    }
+
+    /// Adds a connection that is on its way to the loop.
+    pub(crate) fn insert(
+        registry: &mut Registry<S>,
+        id: Id<Self>,
+        mut stream: Stream,
+        lane: Lane,
+    ) -> io::Result<Id<Connection<ClientRole<S>>>> {
+        let core = registry.get_mut(id).ok_or(io::ErrorKind::NotConnected)?;
         let settings = core.settings.clone();
         if let Some(idle) = core.keepalive
             && let Err(error) = stream.set_keepalive(Some(idle))
         {
             log::warn!("no keepalive: {error}");
         }
-        let role = ClientRole::new(id);
-        let connection = Connection::insert(registry, stream, role, settings, true)?;
-        if let Some(core) = registry.get_mut(id) {
-            core.link = Link::Connecting(connection);
-        }
-        Ok(())
+        let role = ClientRole::new(id, lane);
+        Connection::insert(registry, stream, role, settings, true)
     }
 
     /// Notes that an attempt came to nothing. The session hears of it when nothing is left to try.
@@ -139,8 +164,14 @@ impl<S: 'static> Core<S> {
 
     /// Gives up the connection there is, and tells the session; `why` is for a person.
     pub(crate) fn disconnect(registry: &mut Registry<S>, id: Id<Self>, why: &str) {
+        let now = registry.now();
         let Some(core) = registry.get_mut(id) else { return };
         let link = std::mem::replace(&mut core.link, Link::Down);
+        if let Link::Open(connection) = link
+            && let Some((core, open)) = registry.get2_mut(id, connection)
+        {
+            core.session.on_bytes(open.last_received(now));
+        }
         Self::lost(registry, id, why);
         if let Link::Open(connection) | Link::Connecting(connection) = link {
             onceloop_endpoint::close(registry, connection, Closed::Local("given up by the client"));

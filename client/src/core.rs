@@ -29,10 +29,10 @@ pub(crate) type OnState<S> = Box<dyn for<'a, 'b, 'c> FnMut(&'a State, &'b mut Cx
 
 /// How soon output that was held up is looked at again: the peer reads, or it does not; either way a
 /// look is cheap.
-const CONGESTION_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const CONGESTION_PAUSE: Duration = Duration::from_millis(10);
 
 /// How precisely a connection knows when bytes last came.
-const RECEIVED_PRECISION: Duration = Duration::from_millis(1);
+pub(crate) const RECEIVED_PRECISION: Duration = Duration::from_millis(1);
 
 /// A key that names no call, for one that was refused.
 const NO_CALL: CallKey = CallKey::from_bits(u64::MAX);
@@ -54,6 +54,8 @@ pub(crate) enum Link<S: 'static> {
 pub(crate) struct Core<S: 'static> {
     pub(crate) session: Session<Continuation<S>>,
     pub(crate) link: Link<S>,
+    /// The second connection, for hedges.
+    pub(crate) second: Link<S>,
     pub(crate) targets: Targets,
     pub(crate) settings: Rc<Settings>,
     pub(crate) keepalive: Option<Duration>,
@@ -65,7 +67,7 @@ pub(crate) struct Core<S: 'static> {
     /// When the deadline fires that is armed.
     armed: Option<Instant>,
     /// When to try again to send what the output had no room for.
-    congested_until: Option<Instant>,
+    pub(crate) congested_until: Option<Instant>,
 }
 
 impl<S: 'static> Core<S> {
@@ -79,6 +81,7 @@ impl<S: 'static> Core<S> {
         Core {
             session,
             link: Link::Down,
+            second: Link::Down,
             targets,
             settings,
             keepalive,
@@ -146,6 +149,8 @@ impl<S: 'static> Core<S> {
         let mut bye = registry.take_buffer();
         let Some(core) = registry.get_mut(id) else { return registry.give_buffer(bye) };
         core.session.close(&mut bye);
+        Self::leave_second(registry, id);
+        let Some(core) = registry.get_mut(id) else { return registry.give_buffer(bye) };
         let link = std::mem::replace(&mut core.link, Link::Down);
         if let Link::Open(connection) | Link::Connecting(connection) = link {
             if let Some(open) = registry.get_mut(connection) {
@@ -180,6 +185,9 @@ impl<S: 'static> Core<S> {
                 registry.touch(connection);
             }
         }
+        if registry.get(id).is_some_and(|core| core.is_hedging(now)) {
+            Self::attend_second(registry, id);
+        }
         Self::arm(registry, id);
     }
 
@@ -205,6 +213,7 @@ impl<S: 'static> Core<S> {
         self.session.wants_transmit(now)
             || self.has_news()
             || self.session.is_drained()
+            || self.is_hedging(now)
             || self.sooner().is_some()
     }
 
@@ -334,6 +343,7 @@ impl<S: 'static> Source<S> for Core<S> {
             let heard_at = open.last_received(now) + RECEIVED_PRECISION;
             core.session.on_bytes(heard_at.min(now));
         }
+        Self::note_second(cx.registry, id, now);
         let Some(core) = cx.registry.get_mut(id) else { return };
         match core.session.on_deadline(now) {
             Ok(()) => {

@@ -53,6 +53,7 @@ mod client;
 mod connecting;
 mod core;
 mod handle;
+mod hedge;
 mod options;
 mod outcome;
 mod role;

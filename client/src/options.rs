@@ -13,6 +13,9 @@ use onceloop_protocol::session::{CallSpec, Semantics};
 pub struct CallOptions {
     semantics: Semantics,
     timeout: Timeout,
+    /// 0: no bound.
+    attempts: u32,
+    hedge_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +29,12 @@ enum Timeout {
 impl CallOptions {
     /// Returns the options of a call that chooses nothing.
     pub const fn new() -> CallOptions {
-        CallOptions { semantics: Semantics::ExactlyOnce, timeout: Timeout::Default }
+        CallOptions {
+            semantics: Semantics::ExactlyOnce,
+            timeout: Timeout::Default,
+            attempts: 0,
+            hedge_after: None,
+        }
     }
 
     /// Ends the call after `timeout`: not executed if it never left, else indeterminate. The server
@@ -48,11 +56,35 @@ impl CallOptions {
         CallOptions { semantics: Semantics::AtMostOnce, ..self }
     }
 
-    /// Sends the call on each connection until it is answered, outside the server's table of
+    /// Sends the call again after each timeout and on each connection until it is answered, outside the server's table of
     /// transaction ids: it may run more than once. Only for methods declared idempotent.
     #[must_use]
     pub const fn at_least_once(self) -> CallOptions {
         CallOptions { semantics: Semantics::AtLeastOnce, ..self }
+    }
+
+    /// Bounds how often the call is transmitted: the first time, hedges, and what follows a timeout, a
+    /// refusal or a reconnect all count. Without this, only the deadline does; 0 is taken as 1.
+    ///
+    /// A call whose attempts are used up is still waited for on the connection that it was last sent
+    /// on. It ends when that can bring no answer any more: not executed if every copy was refused, or
+    /// the server is found not to have it; else indeterminate. At most once is one attempt anyway.
+    #[must_use]
+    pub const fn attempts(self, attempts: u32) -> CallOptions {
+        CallOptions { attempts: if attempts == 0 { 1 } else { attempts }, ..self }
+    }
+
+    /// Sends the very same call over a second connection, if it is unanswered for so long: the first
+    /// answer counts, and the call still runs once. For when a lost packet or a stalled path costs
+    /// more than a copy.
+    ///
+    /// Only for exactly-once calls; others ignore it. One copy for each time the call is sent on the
+    /// first connection, out of the retry budget, while that connection is up. The second connection
+    /// closes when it has been idle for `Limits::spare_idle`. A server that attaches only one
+    /// connection, or has no room for another, costs the hedge and nothing else.
+    #[must_use]
+    pub const fn hedge_after(self, delay: Duration) -> CallOptions {
+        CallOptions { hedge_after: Some(delay), ..self }
     }
 
     pub(crate) fn until(&self, limits: &Limits, now: Instant) -> Option<Instant> {
@@ -79,10 +111,12 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn spec(&self, limits: &Limits, now: Instant) -> CallSpec {
         CallSpec {
-            method: self.method,
             semantics: self.options.semantics,
             idempotent: self.idempotent,
             deadline: self.options.until(limits, now),
+            attempts: if self.options.attempts == 0 { u32::MAX } else { self.options.attempts },
+            hedge_after: self.options.hedge_after,
+            ..CallSpec::new(self.method)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The client's part in a connection: frames go to the session, and what they end runs.
 
+use std::time::Instant;
+
 use onceloop_endpoint::{Closed, Connection, Role};
 use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::error::{Code, Fault};
@@ -10,10 +12,22 @@ use onceloop_reactor::{Cx, Id};
 
 use crate::core::{Continuation, Core, Link};
 
+/// Which of a client's connections one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Its own.
+    First,
+    /// The second, for hedges.
+    Second,
+}
+
 /// What a connection knows of its client.
 pub(crate) struct ClientRole<S: 'static> {
     core: Id<Core<S>>,
+    lane: Lane,
     is_established: bool,
+    /// When bytes last came, once the connection is about to go.
+    received_at: Option<Instant>,
 }
 
 impl<S> Clone for ClientRole<S> {
@@ -24,8 +38,16 @@ impl<S> Clone for ClientRole<S> {
 impl<S> Copy for ClientRole<S> {}
 
 impl<S: 'static> ClientRole<S> {
-    pub(crate) fn new(core: Id<Core<S>>) -> Self {
-        ClientRole { core, is_established: false }
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    pub(crate) fn core(&self) -> Id<Core<S>> {
+        self.core
+    }
+
+    pub(crate) fn new(core: Id<Core<S>>, lane: Lane) -> Self {
+        ClientRole { core, lane, is_established: false, received_at: None }
     }
 }
 
@@ -72,6 +94,34 @@ fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, ta
     }
 }
 
+/// Gives the session a frame of its second connection.
+fn on_second_frame<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    core_id: Id<Core<S>>,
+    id: Id<Connection<ClientRole<S>>>,
+    frame: &Frame<'_>,
+    out: &mut Vec<u8>,
+) {
+    let now = cx.registry.now();
+    let Some(core) = cx.registry.get_mut(core_id) else { return };
+    if !core.is_second(id) {
+        return;
+    }
+    match core.session.on_hedge_frame(frame, now, out) {
+        Ok(ended) => {
+            if frame.header.kind == Kind::Resumed
+                && let Some(connection) = cx.registry.get_mut(id)
+            {
+                connection.role_mut().is_established = true;
+            }
+            go_on(cx, core_id, true, Ok(ended));
+        }
+        Err(fault) => {
+            Core::lose_second(cx.registry, id, &fault.to_string());
+        }
+    }
+}
+
 /// Does for the session what it cannot do itself.
 fn attend<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>) {
     Core::pump(cx.registry, core_id);
@@ -92,7 +142,9 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         if matches!(core.link, Link::Connecting(connecting) if connecting == id) {
             core.link = Link::Open(id);
             core.session.on_connected(now, out);
-            Core::arm(cx.registry, core_id);
+            Core::pump(cx.registry, core_id);
+        } else {
+            Core::on_second_open(cx.registry, core_id, id, out);
         }
     }
 
@@ -105,6 +157,9 @@ impl<S: 'static> Role<S> for ClientRole<S> {
     ) {
         let now = cx.registry.now();
         let core_id = self.core;
+        if self.lane == Lane::Second {
+            return on_second_frame(cx, core_id, id, frame, out);
+        }
         let Some(core) = serving(cx, core_id, id) else { return };
         let taken = core.session.on_frame(frame, now, out);
         let is_busy = core.is_busy(now);
@@ -126,6 +181,9 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         _out: &mut Vec<u8>,
     ) {
         let now = cx.registry.now();
+        if Core::lose_second(cx.registry, id, &refusal.message) {
+            return;
+        }
         let Some((core_id, core)) = find(cx, id) else { return };
         let fault = Fault::new(refusal.code, refusal.message);
         let taken = core.session.on_refused(&header, fault, now);
@@ -139,6 +197,9 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         error: &FramingError,
         _out: &mut Vec<u8>,
     ) {
+        if Core::lose_second(cx.registry, id, &error.to_string()) {
+            return;
+        }
         if let Some((core_id, _)) = find(cx, id) {
             log::warn!("what answers is no onceloop server: {error}");
             Core::disconnect(cx.registry, core_id, &error.to_string());
@@ -149,7 +210,15 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         false // a server asks nothing
     }
 
+    fn on_closing(&mut self, received_at: Instant) {
+        self.received_at = Some(received_at);
+    }
+
     fn on_closed(self, cx: &mut Cx<'_, S>, id: Id<Connection<Self>>, why: Closed) {
+        let now = cx.registry.now();
+        if self.lane == Lane::Second {
+            return Core::on_second_closed(cx.registry, self.core, id, &why.to_string());
+        }
         let Some(core) = cx.registry.get_mut(self.core) else { return };
         match core.link {
             Link::Connecting(connecting) if connecting == id => {
@@ -157,6 +226,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
             }
             Link::Open(open) if open == id => {
                 core.link = Link::Down;
+                core.session.on_bytes(self.received_at.unwrap_or(now));
                 Core::lost(cx.registry, self.core, &why.to_string());
             }
             _ => return,

@@ -383,8 +383,11 @@ pub fn close<S: 'static, R: Role<S>>(
     id: Id<Connection<R>>,
     why: Closed,
 ) {
-    let Some(connection) = registry.remove(id) else { return };
+    let now = registry.now();
+    let Some(mut connection) = registry.remove(id) else { return };
     log::debug!("connection {}: {why}", id.to_bits());
+    let received_at = connection.last_received(now);
+    connection.role.on_closing(received_at);
     registry.defer(move |cx| connection.role.on_closed(cx, id, why));
 }
 

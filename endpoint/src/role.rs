@@ -1,5 +1,7 @@
 //! What a connection's frames mean at this end.
 
+use std::time::Instant;
+
 use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::frame::{Frame, Header};
 use onceloop_protocol::table::Refusal;
@@ -68,6 +70,12 @@ pub trait Role<S: 'static>: Copy + 'static {
     /// Returns whether an answer may still come for what the peer asked: after its FIN the
     /// connection waits for that.
     fn is_owing(cx: &mut Cx<'_, S>, id: Id<Connection<Self>>) -> bool;
+
+    /// The connection is about to go; bytes last came at `received_at`. For a role that has to know
+    /// that in [`Role::on_closed`].
+    fn on_closing(&mut self, received_at: Instant) {
+        let _ = received_at;
+    }
 
     /// The connection is gone; `id` finds nothing any more. Called exactly once for each, in a turn
     /// after the one that closed it or in the same.

@@ -71,9 +71,21 @@ pub struct Limits {
     pub call_timeout: Duration,
     /// Calls of one client that wait for the window; more are refused.
     pub queued_calls_max: usize,
+    /// Bytes of those calls; a call that would be alone in the queue is taken whatever its size.
+    /// 64 MiB: 65 536 calls of a MiB each would otherwise be 64 GiB of a client's memory.
+    pub queued_bytes_max: usize,
     /// Silence with calls outstanding after which a client asks, and as long again after which it
     /// reconnects.
     pub retransmit_timeout: Duration,
+    /// How long a second connection of a session (for hedges), or a further session, is kept that
+    /// nobody needs: as long as a burst lasts, and not much longer than its handshakes cost.
+    pub spare_idle: Duration,
+    /// How old the oldest call of a full window may be before new calls go to a further session: a
+    /// call that slow holds up all others.
+    pub window_stall_max: Duration,
+    /// Further sessions of one client, each with a connection of its own. Three, as each takes a
+    /// session and kept replies on the server; 0 switches them off.
+    pub further_sessions_max: usize,
     /// Time for one attempt to connect.
     pub connect_timeout: Duration,
     /// The first pause between attempts to connect; it doubles up to `backoff_max`.
@@ -122,7 +134,11 @@ impl Default for Limits {
             half_close_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
             queued_calls_max: 65_536,
+            queued_bytes_max: 64 * MIB,
             retransmit_timeout: Duration::from_secs(2),
+            spare_idle: Duration::from_secs(10),
+            window_stall_max: Duration::from_secs(1),
+            further_sessions_max: 3,
             connect_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::acks::Occupant;
 use super::calls::{Calls, Stage};
+use super::hedge::Lane;
 use super::link::{Link, decode};
 use super::retry::pause;
 use super::timers::Purpose;
@@ -34,10 +35,7 @@ impl<T> Session<T> {
     ) -> Result<Option<(T, Answer<'a>)>, Fault> {
         self.probe.heard(now);
         let header = &frame.header;
-        if header.flags.not_understood() != 0 {
-            let message = format!("{:?} with flags {:#06x}", header.kind, header.flags.0);
-            return Err(Fault::new(Code::Unsupported, message));
-        }
+        check_flags(header)?;
         match self.link {
             Link::Up { .. } => {}
             Link::Handshaking { resume, .. } => {
@@ -48,7 +46,7 @@ impl<T> Session<T> {
         }
         match header.kind {
             Kind::Reply => self.on_reply(frame, now),
-            Kind::Error => self.on_error(frame, now),
+            Kind::Error => self.on_error(frame, Lane::First, now),
             Kind::Ping => {
                 Header::new(Kind::Pong, header.seq).append(&[], out);
                 Ok(None)
@@ -97,7 +95,7 @@ impl<T> Session<T> {
         self.probe.heard(at);
     }
 
-    fn on_reply<'a>(
+    pub(super) fn on_reply<'a>(
         &mut self,
         frame: &Frame<'a>,
         now: Instant,
@@ -107,15 +105,17 @@ impl<T> Session<T> {
         Ok(self.finish(index, false).map(|attached| (attached, Answer::Reply(frame.body))))
     }
 
-    fn on_error<'a>(
+    pub(super) fn on_error<'a>(
         &mut self,
         frame: &Frame<'a>,
+        lane: Lane,
         now: Instant,
     ) -> Result<Option<(T, Answer<'a>)>, Fault> {
         let body: ErrorBody<'a> = decode(frame)?;
         let fault = Fault::from_body(&body);
         if frame.header.seq == 0 || is_of_the_session(&fault) {
-            if is_of_the_session(&fault) {
+            // What is said on a second connection costs the hedge and no more: the first will tell.
+            if is_of_the_session(&fault) && lane == Lane::First {
                 self.lose_session(&fault);
             }
             return Err(fault);
@@ -123,7 +123,7 @@ impl<T> Session<T> {
         let Some(index) = self.find(frame.header.seq)? else { return Ok(None) };
         let answer = match fault.class {
             Class::InProgress => return Ok(None),
-            Class::NotExecuted => return Ok(self.on_not_executed(index, fault, now)),
+            Class::NotExecuted => return Ok(self.on_not_executed(index, fault, lane, now)),
             Class::Executed => executed(fault, body.details),
             Class::Unknown | Class::ClientBug => Answer::Indeterminate(fault),
         };
@@ -131,30 +131,70 @@ impl<T> Session<T> {
         Ok(self.finish(index, false).map(|attached| (attached, answer)))
     }
 
-    /// Takes the news that the copy on this connection was not executed.
+    /// Takes the news that the copy on one connection was not executed.
     fn on_not_executed<'a>(
+        &mut self,
+        index: u32,
+        fault: Fault,
+        lane: Lane,
+        now: Instant,
+    ) -> Option<(T, Answer<'a>)> {
+        let call = self.calls.at_mut(index);
+        let is_out = match lane {
+            Lane::First => call.stage == Stage::Sent,
+            Lane::Second => call.is_hedged,
+        };
+        if !is_out {
+            self.counters.answers_ignored += 1;
+            return None;
+        }
+        // A handler that asks to be tried later (row 16) is one answer to two copies, and may be
+        // heard on both connections: one of them may still be on its way.
+        call.copies -= u32::from(!(call.was_hedged && may_pass(&fault)));
+        match lane {
+            Lane::First => self.on_refused_first(index, fault, now),
+            Lane::Second => self.on_refused_second(index, fault),
+        }
+    }
+
+    fn on_refused_first<'a>(
         &mut self,
         index: u32,
         fault: Fault,
         now: Instant,
     ) -> Option<(T, Answer<'a>)> {
-        if self.calls.at(index).stage != Stage::Sent {
-            self.counters.answers_ignored += 1;
-            return None;
-        }
-        let call = self.calls.at_mut(index);
-        call.copies -= 1;
-        if call.is_protected() && call.copies > 0 {
-            return None; // another copy may still run: it will be answered
-        }
         if fault.code == Some(Code::Window) {
             self.acks.hurry();
         }
+        let call = self.calls.at(index);
         if call.semantics != Semantics::AtMostOnce && may_pass(&fault) {
-            self.wait(index, &fault, now);
+            if call.has_attempts() {
+                self.wait(index, &fault, now);
+                return None;
+            }
+            if !call.is_protected() && call.copies > 0 {
+                return None; // another copy may still be answered; if not, its alarm ends it
+            }
+        }
+        if call.is_hedged {
+            self.leave_stage(index);
+            self.calls.at_mut(index).stage = Stage::Refused;
             return None;
         }
-        let answer = match call.copies {
+        self.end_refused(index, fault)
+    }
+
+    fn on_refused_second<'a>(&mut self, index: u32, fault: Fault) -> Option<(T, Answer<'a>)> {
+        let call = self.calls.at_mut(index);
+        call.is_hedged = false;
+        self.hedge.outstanding -= 1;
+        // Else the first connection goes on with it.
+        if call.stage == Stage::Refused { self.end_refused(index, fault) } else { None }
+    }
+
+    /// Ends a call that was refused for good where it was asked last.
+    fn end_refused<'a>(&mut self, index: u32, fault: Fault) -> Option<(T, Answer<'a>)> {
+        let answer = match self.calls.at(index).copies {
             0 => Answer::NotExecuted(fault),
             _ => Answer::Indeterminate(fault),
         };
@@ -194,6 +234,15 @@ impl<T> Session<T> {
         self.counters.answers_ignored += u64::from(index.is_none());
         Ok(index)
     }
+}
+
+/// Refuses a frame with a flag that this version must understand and does not.
+pub(super) fn check_flags(header: &Header) -> Result<(), Fault> {
+    if header.flags.not_understood() == 0 {
+        return Ok(());
+    }
+    let message = format!("{:?} with flags {:#06x}", header.kind, header.flags.0);
+    Err(Fault::new(Code::Unsupported, message))
 }
 
 /// Returns whether a fault speaks of the whole session, on whatever frame it came.

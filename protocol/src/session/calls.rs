@@ -1,7 +1,7 @@
 //! The open calls of a session, and the buffers their requests are kept in.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -60,6 +60,8 @@ pub(super) enum Stage {
     Queued,
     /// Sent on this connection and not answered.
     Sent,
+    /// Refused for good on the first connection, while a copy is out on the second.
+    Refused,
     /// Refused; due again at this instant.
     Waiting { until: Instant },
 }
@@ -77,8 +79,22 @@ pub(super) struct Call<T> {
     pub(super) generation: u32,
     /// Copies sent and neither refused nor dropped by a RESUME that found the cell vacant.
     pub(super) copies: u32,
+    /// How often it was sent, on whatever connection.
+    pub(super) transmissions: u32,
+    /// How often it may be.
+    pub(super) attempts: u32,
     /// How often it was refused.
     pub(super) refusals: u32,
+    /// After which time without an answer a copy goes to the second connection.
+    pub(super) hedge_after: Option<Duration>,
+    /// When it was first sent; of no meaning before.
+    pub(super) sent_at: Instant,
+    /// When the alarm is valid that asks for another copy.
+    pub(super) overdue_at: Option<Instant>,
+    /// Whether a copy is out on the second connection.
+    pub(super) is_hedged: bool,
+    /// Whether one ever was since a RESUME last told what became of all copies.
+    pub(super) was_hedged: bool,
     pub(super) semantics: Semantics,
     pub(super) stage: Stage,
 }
@@ -87,6 +103,11 @@ impl<T> Call<T> {
     /// Returns whether the call has an xid in the server's table.
     pub(super) fn is_protected(&self) -> bool {
         self.semantics != Semantics::AtLeastOnce
+    }
+
+    /// Returns whether it may be sent once more.
+    pub(super) fn has_attempts(&self) -> bool {
+        self.transmissions < self.attempts
     }
 }
 
@@ -193,7 +214,14 @@ mod tests {
             seq: 0,
             generation,
             copies: 0,
+            transmissions: 0,
+            attempts: u32::MAX,
             refusals: 0,
+            hedge_after: None,
+            sent_at: Instant::now(),
+            overdue_at: None,
+            is_hedged: false,
+            was_hedged: false,
             semantics: Semantics::AtLeastOnce,
             stage: Stage::Queued,
         })

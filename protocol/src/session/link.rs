@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::acks::Occupant;
 use super::answer::protocol_error;
 use super::calls::{CallKey, Calls, Stage};
@@ -15,6 +17,12 @@ use crate::limits::Limits;
 
 /// The incarnation of a client without a journal: one that restarts begins a new session.
 const INCARNATION: u32 = 0;
+
+/// A client counts its lease a tenth short, and by this much more: clocks drift, and what proves that
+/// the server was there took a while to come.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// One part in so many.
+const LEASE_MARGIN_PARTS: u32 = 10;
 
 /// What stands between this end and the server.
 #[derive(Debug)]
@@ -37,12 +45,31 @@ pub(super) struct Identity {
     attachment: u32,
 }
 
+impl Identity {
+    /// Returns what attaches the next connection.
+    pub(super) fn resume(&mut self, ack: u64, join: bool, token: Option<Bytes>) -> Resume {
+        self.attachment += 1;
+        Resume {
+            version: VERSION,
+            features: 0,
+            sid: self.sid,
+            incarnation: INCARNATION,
+            attachment: self.attachment,
+            ack,
+            join,
+            token,
+        }
+    }
+}
+
 impl<T> Session<T> {
     /// Begins the handshake on a connection that has just opened.
     pub fn on_connected(&mut self, now: Instant, out: &mut Vec<u8>) {
         if !matches!(self.link, Link::Down { .. }) {
             return;
         }
+        self.check_lease(now);
+        self.drop_hedge();
         out.extend_from_slice(&MAGIC);
         match &mut self.identity {
             None => {
@@ -56,17 +83,7 @@ impl<T> Session<T> {
                 append(Kind::Hello, &hello, out);
             }
             Some(identity) => {
-                identity.attachment += 1;
-                let resume = Resume {
-                    version: VERSION,
-                    features: 0,
-                    sid: identity.sid,
-                    incarnation: INCARNATION,
-                    attachment: identity.attachment,
-                    ack: self.ring.floor(),
-                    join: false,
-                    token: self.token.clone(),
-                };
+                let resume = identity.resume(self.ring.floor(), false, self.token.clone());
                 append(Kind::Resume, &resume, out);
             }
         }
@@ -82,6 +99,9 @@ impl<T> Session<T> {
         }
         let is_lost_session =
             matches!(self.link, Link::Handshaking { resume: true, .. }) && self.identity.is_none();
+        if matches!(self.link, Link::Up { .. }) {
+            self.attached_at = self.attached_at.max(self.probe.heard_at());
+        }
         let after_pause = self.backoff.failed(why, &self.limits, &mut self.jitter, now);
         // A server that forgot the session is there, and waits for a HELLO.
         let connect_at = if is_lost_session { now } else { after_pause };
@@ -92,11 +112,16 @@ impl<T> Session<T> {
     /// Drops all that belongs to a connection. What was sent on it may or may not have arrived.
     pub(super) fn forget_connection(&mut self) {
         for index in self.calls.indices() {
-            if matches!(self.calls.at(index).stage, Stage::Sent | Stage::Due) {
+            if matches!(self.calls.at(index).stage, Stage::Due | Stage::Refused | Stage::Sent) {
                 self.leave_stage(index);
-                self.calls.at_mut(index).stage = Stage::Lost;
+                let call = self.calls.at_mut(index);
+                call.stage = Stage::Lost;
+                if !call.is_protected() && !call.has_attempts() {
+                    self.end_used_up(index);
+                }
             }
         }
+        self.hedge.queue.clear();
         debug_assert_eq!(self.outstanding, 0);
         self.resends.clear();
         self.retries.clear();
@@ -123,6 +148,7 @@ impl<T> Session<T> {
             }
         }
         self.link = Link::Up { draining: false };
+        self.attached_at = now;
         self.backoff.succeeded();
         self.resend_unprotected();
         self.events.push_back(Event::Ready { resumed: resume });
@@ -175,9 +201,11 @@ impl<T> Session<T> {
     fn settle(&mut self, index: u32, report: CellReport, now: Instant) {
         let key = self.calls.key(index);
         let call = self.calls.at_mut(index);
-        if call.stage != Stage::Lost {
+        if call.stage != Stage::Lost && call.copies == 0 {
             return; // refused before, and waiting for its time: no copy is out
         }
+        debug_assert!(matches!(call.stage, Stage::Lost | Stage::Waiting { .. }));
+        call.was_hedged = false;
         if report != CellReport::Vacant {
             call.copies = 1; // whatever else was sent, the cell stands for it
             call.stage = Stage::Sent;
@@ -185,6 +213,12 @@ impl<T> Session<T> {
             return;
         }
         call.copies = 0;
+        if call.stage != Stage::Lost {
+            return; // its time has not come
+        }
+        if !call.has_attempts() {
+            return self.end_used_up(index);
+        }
         if call.semantics == Semantics::ExactlyOnce {
             call.stage = Stage::Due;
             self.resends.push_back(key);
@@ -210,6 +244,26 @@ impl<T> Session<T> {
 
     fn take_limits(&mut self, limits: &ServerLimits) {
         self.server_body_bytes_max = usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX);
+        self.lease = Duration::from_millis(limits.lease_ms).min(super::TIME_MAX);
+    }
+
+    /// Returns when the session may be over at the server, if nothing is attached to it by then.
+    ///
+    /// Only whether the server is asked rests on this, never whether a call has run: the server's
+    /// own clock decides what it forgets.
+    pub(super) fn lease_end(&self) -> Option<Instant> {
+        let is_detached = matches!(self.link, Link::Down { .. }) && !self.hedge.is_up();
+        // A lease so short that the margin would eat it keeps half.
+        let margin = (self.lease / LEASE_MARGIN_PARTS + LEASE_MARGIN).min(self.lease / 2);
+        (is_detached && self.identity.is_some()).then(|| self.attached_at + (self.lease - margin))
+    }
+
+    /// Gives the session up if its lease is over by this end's count.
+    pub(super) fn check_lease(&mut self, now: Instant) {
+        if self.lease_end().is_some_and(|end| end <= now) {
+            let message = "the session's lease was over before there was another connection";
+            self.lose_session(&Fault::new(Code::SessionUnknown, message));
+        }
     }
 
     fn on_handshake_refused(&mut self, fault: Fault) -> Fault {
@@ -249,6 +303,7 @@ impl<T> Session<T> {
         if self.identity.take().is_none() {
             return;
         }
+        self.drop_hedge();
         let mut moved: Vec<CallKey> = Vec::new();
         for seq in self.ring.floor() + 1..self.ring.next() {
             let Occupant::Call(index) = self.ring.occupant(seq) else { continue };
@@ -266,6 +321,7 @@ impl<T> Session<T> {
             call.seq = 0;
             call.stage = Stage::Queued;
             self.queued += 1;
+            self.queued_bytes += call.request.len();
             self.queue.push_front(key);
         }
         self.ring = super::Ring::new();
@@ -289,7 +345,7 @@ fn window(limits: &Limits) -> u32 {
     limits.window.checked_next_power_of_two().unwrap_or(u32::MAX).min(limits.window_max)
 }
 
-fn check_version(version: u16) -> Result<(), Fault> {
+pub(super) fn check_version(version: u16) -> Result<(), Fault> {
     if version == VERSION {
         return Ok(());
     }
@@ -298,7 +354,7 @@ fn check_version(version: u16) -> Result<(), Fault> {
 }
 
 /// Appends a frame of the handshake.
-fn append(kind: Kind, body: &impl Encode, out: &mut Vec<u8>) {
+pub(super) fn append(kind: Kind, body: &impl Encode, out: &mut Vec<u8>) {
     let start = Header::new(kind, 0).begin(out);
     body.encode(out).expect("numbers and bytes, written into memory");
     crate::frame::finish(out, start);

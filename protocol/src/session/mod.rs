@@ -30,6 +30,7 @@
 mod acks;
 mod answer;
 mod calls;
+mod hedge;
 mod link;
 mod probe;
 mod retry;
@@ -50,6 +51,7 @@ use crate::limits::Limits;
 
 use acks::{Acks, Ring};
 use calls::{Call, Calls, Stage};
+use hedge::Hedge;
 use link::{Identity, Link};
 use probe::Probe;
 use retry::{Backoff, Budget, Jitter};
@@ -64,8 +66,8 @@ const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// How often a call may be transmitted, and what its caller may learn. Exhaustive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Semantics {
-    /// Sent again on each connection until it is answered; the server may run it more than once.
-    /// Only for methods declared idempotent.
+    /// Sent again after each timeout and on each connection until it is answered; the server may run
+    /// it more than once. Only for methods declared idempotent.
     AtLeastOnce,
     /// Sent once. A lost answer is asked for, never the call itself.
     AtMostOnce,
@@ -85,12 +87,25 @@ pub struct CallSpec {
     pub idempotent: bool,
     /// When its caller no longer waits.
     pub deadline: Option<Instant>,
+    /// How often it may be transmitted, hedges and what follows a RESUME included. At most once is
+    /// once, whatever this says.
+    pub attempts: u32,
+    /// Exactly once only: after which time without an answer a copy goes over a second connection.
+    pub hedge_after: Option<Duration>,
 }
 
 impl CallSpec {
-    /// Returns the spec of an exactly-once call without a deadline.
+    /// Returns the spec of an exactly-once call without a deadline, a bound of its transmissions or a
+    /// hedge.
     pub fn new(method: MethodId) -> CallSpec {
-        CallSpec { method, semantics: Semantics::default(), idempotent: false, deadline: None }
+        CallSpec {
+            method,
+            semantics: Semantics::default(),
+            idempotent: false,
+            deadline: None,
+            attempts: u32::MAX,
+            hedge_after: None,
+        }
     }
 }
 
@@ -150,8 +165,10 @@ pub struct Counters {
     pub notifications: u64,
     /// Notifications whose time passed before they could be sent.
     pub notifications_dropped: u64,
-    /// Calls sent again.
+    /// Calls sent again on the connection in use.
     pub resends: u64,
+    /// Copies sent over a second connection.
+    pub hedges: u64,
     /// Answers to calls that had ended.
     pub answers_ignored: u64,
 }
@@ -176,6 +193,8 @@ pub struct Session<T> {
     queue: VecDeque<CallKey>,
     /// How many calls of `queue` have not ended.
     queued: usize,
+    /// Bytes of those calls.
+    queued_bytes: usize,
     /// Calls to be sent again on this connection, free of the retry budget.
     resends: VecDeque<CallKey>,
     /// Calls to be sent again as the retry budget allows.
@@ -188,7 +207,12 @@ pub struct Session<T> {
     /// the window, also while they wait to be sent again.
     unprotected: u32,
 
+    hedge: Hedge,
     probe: Probe,
+    /// How long the server keeps a session without a connection, as it said.
+    lease: Duration,
+    /// When this end last knew that the server had the session attached.
+    attached_at: Instant,
     budget: Budget,
     backoff: Backoff,
     jitter: Jitter,
@@ -217,6 +241,7 @@ impl<T> Session<T> {
             &mut limits.backoff_min,
             &mut limits.backoff_max,
             &mut limits.lease,
+            &mut limits.spare_idle,
         ] {
             *time = (*time).min(TIME_MAX);
         }
@@ -232,12 +257,16 @@ impl<T> Session<T> {
             timers: Timers::new(),
             queue: VecDeque::new(),
             queued: 0,
+            queued_bytes: 0,
             resends: VecDeque::new(),
             retries: VecDeque::new(),
             cancels: VecDeque::new(),
             outstanding: 0,
             unprotected: 0,
+            hedge: Hedge::new(now),
             probe: Probe::new(now),
+            lease: limits.lease,
+            attached_at: now,
             budget: Budget::new(&limits, now),
             backoff: Backoff::new(),
             jitter: Jitter::new(seed),
@@ -295,7 +324,7 @@ impl<T> Session<T> {
         header.method = method;
         let request = self.encode_request(header, encode)?;
         let semantics = Semantics::AtMostOnce;
-        let spec = CallSpec { method, semantics, idempotent: false, deadline };
+        let spec = CallSpec { semantics, deadline, ..CallSpec::new(method) };
         self.enqueue(spec, None, request);
         Ok(())
     }
@@ -326,6 +355,7 @@ impl<T> Session<T> {
         self.queue.clear();
         self.timers = Timers::new();
         self.forget_connection();
+        self.drop_hedge();
     }
 
     /// Returns a call that ended without a frame of its own, and how.
@@ -393,7 +423,7 @@ impl<T> Session<T> {
         let start = header.begin(&mut request);
         let fault = match encode(&mut request) {
             Err(error) => Some(Fault::new(Code::BadArguments, error.to_string())),
-            Ok(()) => self.too_large(&request),
+            Ok(()) => self.too_large(&request).or_else(|| self.too_many_bytes(&request)),
         };
         if let Some(fault) = fault {
             self.calls.give_buffer(request);
@@ -414,7 +444,17 @@ impl<T> Session<T> {
         })
     }
 
+    /// Says why a request is not taken, if the queue would hold too many bytes.
+    fn too_many_bytes(&self, request: &[u8]) -> Option<Fault> {
+        let bytes = self.queued_bytes.saturating_add(request.len());
+        (self.queued > 0 && bytes > self.limits.queued_bytes_max).then(|| {
+            let message = format!("calls of {} bytes wait to be sent already", self.queued_bytes);
+            Fault::new(Code::Busy, message)
+        })
+    }
+
     fn enqueue(&mut self, spec: CallSpec, attached: Option<T>, request: Vec<u8>) -> CallKey {
+        self.queued_bytes += request.len();
         let key = self.calls.insert(|generation| Call {
             attached,
             request,
@@ -422,7 +462,14 @@ impl<T> Session<T> {
             seq: 0,
             generation,
             copies: 0,
+            transmissions: 0,
+            attempts: spec.attempts.max(1),
             refusals: 0,
+            hedge_after: spec.hedge_after,
+            sent_at: self.probe.heard_at(),
+            overdue_at: None,
+            is_hedged: false,
+            was_hedged: false,
             semantics: spec.semantics,
             stage: Stage::Queued,
         });
@@ -443,6 +490,9 @@ impl<T> Session<T> {
         let call = self.calls.at(index);
         if call.stage == Stage::Sent {
             self.cancels.push_back(call.seq);
+        }
+        if call.is_hedged {
+            self.hedge.cancels.push_back(call.seq);
         }
         let proved = call.copies == 0;
         let fault = if call.stage == Stage::Queued {
@@ -465,6 +515,7 @@ impl<T> Session<T> {
     fn finish(&mut self, index: u32, burnt: bool) -> Option<T> {
         self.leave_stage(index);
         let call = self.calls.remove(index);
+        self.hedge.outstanding -= usize::from(call.is_hedged);
         match (call.seq, call.is_protected()) {
             (0, _) => {}
             (_, false) => self.unprotected -= 1,
@@ -479,9 +530,12 @@ impl<T> Session<T> {
     fn leave_stage(&mut self, index: u32) {
         let call = self.calls.at(index);
         match call.stage {
-            Stage::Queued => self.queued -= 1,
+            Stage::Queued => {
+                self.queued -= 1;
+                self.queued_bytes -= call.request.len();
+            }
             Stage::Sent => self.outstanding -= 1,
-            Stage::Due | Stage::Lost | Stage::Waiting { .. } => {}
+            Stage::Due | Stage::Lost | Stage::Refused | Stage::Waiting { .. } => {}
         }
     }
 }

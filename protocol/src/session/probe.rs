@@ -11,23 +11,32 @@ pub(super) struct Probe {
     has_asked: bool,
     /// Whether one is to be sent.
     wants_ping: bool,
+    /// When something was last received.
+    heard_at: Instant,
 }
 
 impl Probe {
     pub(super) fn new(now: Instant) -> Probe {
-        Probe { silent_since: now, has_asked: false, wants_ping: false }
+        Probe { silent_since: now, has_asked: false, wants_ping: false, heard_at: now }
     }
 
     /// Notes that something was received at this time.
     pub(super) fn heard(&mut self, at: Instant) {
         if at >= self.silent_since {
             *self = Probe::new(at);
+        } else {
+            self.heard_at = self.heard_at.max(at);
         }
     }
 
     /// Notes that a call is out, when before there was none.
     pub(super) fn expect(&mut self, now: Instant) {
-        *self = Probe::new(now);
+        *self = Probe { heard_at: self.heard_at, ..Probe::new(now) };
+    }
+
+    /// Returns when something was last received, or the probe was made.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at
     }
 
     /// Returns when the silence has lasted long enough to do something about it.
@@ -43,7 +52,7 @@ impl Probe {
         if self.has_asked {
             return true;
         }
-        *self = Probe { silent_since: now, has_asked: true, wants_ping: true };
+        *self = Probe { silent_since: now, has_asked: true, wants_ping: true, ..*self };
         false
     }
 

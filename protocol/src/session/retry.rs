@@ -9,6 +9,8 @@ const JITTER_PERCENT: u32 = 20;
 /// The shortest pause, whatever the limits say: without one, a driver whose attempts fail at once
 /// would never come to anything else.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// How often the wait before a retransmission doubles: from 2 s to 64 s.
+const RETRANSMIT_DOUBLINGS_MAX: u32 = 5;
 /// Seconds for which unused retries are saved up.
 const BUDGET_SECONDS_MAX: u64 = 10;
 /// The budget is counted in thousandths of a retry.
@@ -45,6 +47,13 @@ impl Jitter {
 pub(super) fn pause(failures: u32, limits: &Limits) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);
     limits.backoff_min.saturating_mul(1 << doublings).min(limits.backoff_max).max(PAUSE_MIN)
+}
+
+/// Returns how long the answer to an at-least-once call is awaited that was sent so often, before it
+/// is sent again, without jitter.
+pub(super) fn retransmit_pause(transmissions: u32, limits: &Limits) -> Duration {
+    let doublings = transmissions.saturating_sub(1).min(RETRANSMIT_DOUBLINGS_MAX);
+    limits.retransmit_timeout.saturating_mul(1 << doublings).max(PAUSE_MIN)
 }
 
 /// Failed attempts to have a connection, since one was last ready.

@@ -3,8 +3,11 @@
 mod acknowledging;
 mod answering;
 mod connecting;
+mod hedging;
+mod lease;
 mod regressions;
 mod resuming;
+mod retrying;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -87,9 +90,19 @@ impl Bench {
         self.session.on_deadline(self.now).unwrap();
     }
 
+    /// Lets time pass in which the server is heard but says nothing of a call.
+    fn alive(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = end.min(self.now + millis(500));
+            self.session.on_bytes(self.now);
+            self.session.on_deadline(self.now).unwrap();
+        }
+    }
+
     fn spec(&self, semantics: Semantics) -> CallSpec {
         let deadline = Some(self.now + Duration::from_secs(30));
-        CallSpec { method: METHOD, semantics, idempotent: true, deadline }
+        CallSpec { semantics, idempotent: true, deadline, ..CallSpec::new(METHOD) }
     }
 
     fn call(&mut self, attached: u32) -> CallKey {
@@ -118,17 +131,7 @@ impl Bench {
     fn sent(&mut self) -> Vec<Sent> {
         self.session.transmit(self.now, &mut self.out);
         let out = std::mem::take(&mut self.out);
-        let mut rest = out.strip_prefix(&MAGIC).unwrap_or(&out);
-        let mut frames = Vec::new();
-        while let Some(header) = Header::read(rest) {
-            let length = u32::from_be_bytes(rest[..LENGTH_BYTES].try_into().unwrap());
-            let (frame, after) = rest.split_at(length as usize + LENGTH_BYTES);
-            let body = frame[header.kind.header_bytes()..].to_vec();
-            frames.push(Sent { header, body, bytes: frame.to_vec() });
-            rest = after;
-        }
-        assert!(rest.is_empty());
-        frames
+        parse(&out)
     }
 
     fn kinds(&mut self) -> Vec<Kind> {
@@ -165,6 +168,21 @@ impl Bench {
         let ended = std::iter::from_fn(|| self.session.next_ended());
         ended.map(|(attached, answer)| outcome(attached, &answer)).collect()
     }
+}
+
+/// Cuts what was written into its frames.
+fn parse(out: &[u8]) -> Vec<Sent> {
+    let mut rest = out.strip_prefix(&MAGIC).unwrap_or(out);
+    let mut frames = Vec::new();
+    while let Some(header) = Header::read(rest) {
+        let length = u32::from_be_bytes(rest[..LENGTH_BYTES].try_into().unwrap());
+        let (frame, after) = rest.split_at(length as usize + LENGTH_BYTES);
+        let body = frame[header.kind.header_bytes()..].to_vec();
+        frames.push(Sent { header, body, bytes: frame.to_vec() });
+        rest = after;
+    }
+    assert!(rest.is_empty());
+    frames
 }
 
 /// Replies are told apart by their kind only; a test that looks at bytes calls the session itself.

@@ -14,6 +14,8 @@ use super::calls::{COMPACT_ABOVE, CallKey, Calls};
 pub(super) enum Purpose {
     /// The call's time is over.
     Deadline,
+    /// The call is unanswered for so long that another copy may leave.
+    Overdue,
     /// A refused call is due again.
     Retry,
 }
@@ -34,7 +36,7 @@ impl Timers {
 
     /// Sweeps out the entries of ended calls if they are more than those of open ones.
     pub(super) fn compact<T>(&mut self, calls: &Calls<T>) {
-        // An open call has one entry, and a second while it waits for a retry.
+        // An open call has one entry, a second while it waits for a retry, and a third for its copy.
         if self.heap.len() >= COMPACT_ABOVE + 4 * calls.len() {
             self.heap.retain(|Reverse((_, key, _))| calls.get(*key).is_some());
         }

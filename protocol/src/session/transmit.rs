@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::calls::{CallKey, Stage};
 use super::link::Link;
+use super::retry::retransmit_pause;
 use super::timers::Purpose;
 use super::{Answer, Semantics, Session};
 use crate::error::{Code, Fault};
@@ -66,10 +67,13 @@ impl<T> Session<T> {
                 Purpose::Deadline => {
                     self.abandon(key.index, Code::Deadline, "its deadline passed");
                 }
+                Purpose::Overdue if call.overdue_at == Some(at) => self.on_overdue(key, now),
                 Purpose::Retry if call.stage == (Stage::Waiting { until: at }) => self.due(key),
-                Purpose::Retry => {}
+                Purpose::Overdue | Purpose::Retry => {}
             }
         }
+        self.check_lease(now);
+        self.on_hedge_deadline(now);
         match self.link {
             Link::Handshaking { since, .. } if now >= since + self.limits.handshake_timeout => {
                 Err(Fault::new(Code::Deadline, "the server did not answer the handshake"))
@@ -88,7 +92,7 @@ impl<T> Session<T> {
     /// nothing comes before. It may be early, never late, and is cheap.
     pub fn next_deadline(&self) -> Option<Instant> {
         let link = match self.link {
-            Link::Closed | Link::Down { .. } => [None; 3],
+            Link::Closed | Link::Down { .. } => [self.lease_end(), None, None],
             Link::Handshaking { since, .. } => {
                 [Some(since + self.limits.handshake_timeout), None, None]
             }
@@ -99,10 +103,52 @@ impl<T> Session<T> {
                 (!draining && !self.retries.is_empty()).then(|| self.budget.next_at()),
             ],
         };
-        link.into_iter().flatten().chain(self.timers.next_deadline()).min()
+        let hedge = self.next_hedge_deadline();
+        link.into_iter().flatten().chain(hedge).chain(self.timers.next_deadline()).min()
     }
 
-    /// Makes a refused call ready to be sent again.
+    /// Does what an unanswered call asks for: another copy.
+    fn on_overdue(&mut self, key: CallKey, now: Instant) {
+        let call = self.calls.at_mut(key.index);
+        call.overdue_at = None;
+        if call.stage != Stage::Sent {
+            return;
+        }
+        if call.is_protected() {
+            self.hedge(key, now);
+        } else if call.has_attempts() {
+            self.leave_stage(key.index);
+            self.due(key);
+        } else {
+            self.end_used_up(key.index);
+        }
+    }
+
+    /// Ends a call that may not be sent again, and of which nothing more can be heard.
+    pub(super) fn end_used_up(&mut self, index: u32) {
+        let times = self.calls.at(index).transmissions;
+        self.abandon(index, Code::Deadline, &format!("sent {times} times, as often as it may be"));
+    }
+
+    /// Arms the alarm that asks for another copy of a call just sent.
+    fn arm_overdue(&mut self, key: CallKey, now: Instant) {
+        let call = self.calls.at_mut(key.index);
+        let after = match call.semantics {
+            Semantics::AtLeastOnce => {
+                let pause = retransmit_pause(call.transmissions, &self.limits);
+                Some(self.jitter.spread(pause))
+            }
+            Semantics::AtMostOnce => None,
+            Semantics::ExactlyOnce => call.hedge_after.filter(|_| call.has_attempts()),
+        };
+        if let Some(at) = after.and_then(|after| now.checked_add(after)) {
+            call.overdue_at = Some(at);
+            self.timers.push(at, key, Purpose::Overdue);
+            self.timers.compact(&self.calls);
+        }
+    }
+
+    /// Makes a call ready to be sent again, as the budget allows.
     fn due(&mut self, key: CallKey) {
         let is_up = matches!(self.link, Link::Up { .. });
         // Without a connection the next handshake finds it and lines it up.
@@ -164,6 +210,7 @@ impl<T> Session<T> {
         let seq = self.number(key);
         let call = self.calls.at_mut(key.index);
         call.seq = seq;
+        call.sent_at = now;
         self.unprotected += u32::from(!call.is_protected());
         frame::number(&mut call.request, seq);
         self.budget.earn();
@@ -175,17 +222,21 @@ impl<T> Session<T> {
     fn send(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
         let ack = self.ring.floor();
         let call = self.calls.at_mut(key.index);
-        debug_assert!(call.copies == 0 || !call.is_protected(), "one copy at a time");
         frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
         out.extend_from_slice(&call.request);
         call.copies += 1;
+        call.transmissions += 1;
         call.stage = Stage::Sent;
+        let may_be_overdue = call.hedge_after.is_some() || !call.is_protected();
         if call.semantics == Semantics::AtMostOnce {
             let request = std::mem::take(&mut call.request);
             self.calls.give_buffer(request);
         }
         self.acks.sent(ack, now);
         self.count_sent(now);
+        if may_be_overdue {
+            self.arm_overdue(key, now);
+        }
     }
 
     fn send_notification(&mut self, index: u32, now: Instant, out: &mut Vec<u8>) {
@@ -207,7 +258,7 @@ impl<T> Session<T> {
     }
 
     /// Returns the first entry of a queue whose call is still in `stage`, dropping those before it.
-    fn first(
+    pub(super) fn first(
         &mut self,
         queue: impl Fn(&mut Self) -> &mut VecDeque<CallKey>,
         stage: Stage,
@@ -224,7 +275,7 @@ impl<T> Session<T> {
 
 /// Returns how many milliseconds a caller will still wait, as a frame says it: rounded up, so that
 /// only a deadline that has passed is 0.
-fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
+pub(super) fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
     let Some(deadline) = deadline else { return NO_DEADLINE_MS };
     let micros = deadline.saturating_duration_since(now).as_micros();
     u32::try_from(micros.div_ceil(1_000)).unwrap_or(NO_DEADLINE_MS - 1).min(NO_DEADLINE_MS - 1)

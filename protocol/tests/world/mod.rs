@@ -199,15 +199,20 @@ impl World {
 
     fn call(&mut self) {
         let id = u32::try_from(self.calls.len()).unwrap();
-        let semantics = match self.dice.below(if self.faults.in_order { 8 } else { 10 }) {
-            0..=5 => Semantics::ExactlyOnce,
-            6..=7 => Semantics::AtMostOnce,
-            _ => Semantics::AtLeastOnce,
-        };
+        let semantics =
+            match self.dice.below(if self.faults.in_order || self.faults.quiet { 8 } else { 10 }) {
+                0..=5 => Semantics::ExactlyOnce,
+                6..=7 => Semantics::AtMostOnce,
+                _ => Semantics::AtLeastOnce,
+            };
         let left = if self.faults.quiet { 60_000 } else { 20 + self.dice.below(4_000) };
         let deadline = Some(self.now + Duration::from_millis(left));
-        let spec =
-            CallSpec { method: MethodId::of("world.run"), semantics, idempotent: true, deadline };
+        let spec = CallSpec {
+            semantics,
+            idempotent: true,
+            deadline,
+            ..CallSpec::new(MethodId::of("world.run"))
+        };
         self.calls.insert(id, Record { semantics, answers: Vec::new() });
         let key = self.session.call(spec, id, |out| {
             out.extend_from_slice(&id.to_le_bytes());
