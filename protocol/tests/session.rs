@@ -49,3 +49,9 @@ fn without_faults_every_call_succeeds() {
     assert_eq!((tally.not_executed, tally.indeterminate, tally.resends), (0, 0, 0), "{tally:?}");
     assert!(tally.replies > 1_000, "{tally:?}");
 }
+
+#[test]
+fn hedged_calls_are_answered_once_and_truly() {
+    let tally = run(4_000..4_400, &Faults { cuts: true, hedges: true, ..Faults::default() });
+    assert!(tally.replies > 5_000 && tally.cuts > 1_000, "{tally:?}");
+}

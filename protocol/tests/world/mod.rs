@@ -22,6 +22,8 @@ pub(crate) struct Faults {
     pub(crate) restarts: bool,
     /// The session is in order.
     pub(crate) in_order: bool,
+    /// Exactly-once calls are hedged.
+    pub(crate) hedges: bool,
     /// Nothing is refused, cancelled or late.
     pub(crate) quiet: bool,
 }
@@ -36,6 +38,7 @@ pub(crate) struct Tally {
     pub(crate) cuts: u64,
     pub(crate) restarts: u64,
     pub(crate) stale_frames: u64,
+    pub(crate) hedges: u64,
 }
 
 impl Tally {
@@ -47,6 +50,7 @@ impl Tally {
         self.cuts += other.cuts;
         self.restarts += other.restarts;
         self.stale_frames += other.stale_frames;
+        self.hedges += other.hedges;
     }
 }
 
@@ -102,6 +106,8 @@ pub(crate) struct World {
     session: Session<u32>,
     server: Server,
     pipe: Option<Pipe>,
+    /// The second connection.
+    second: Option<Pipe>,
     /// Connections the client has given up and the server has not noticed.
     ghosts: Vec<Pipe>,
     next_connection: u64,
@@ -132,6 +138,7 @@ impl World {
             faults,
             now,
             pipe: None,
+            second: None,
             ghosts: Vec::new(),
             next_connection: 1,
             calls: BTreeMap::new(),
@@ -157,6 +164,7 @@ impl World {
             self.server.table.check_invariants();
         }
         self.tally.resends = self.session.counters().resends;
+        self.tally.hedges = self.session.counters().hedges;
     }
 
     /// Compares what the callers were told with what ran.
@@ -189,9 +197,13 @@ impl World {
         if self.faults.cuts && self.dice.once_in(40) {
             self.cut();
         }
+        if self.faults.cuts && self.dice.once_in(40) {
+            self.cut_second();
+        }
         if self.faults.restarts && self.dice.once_in(300) {
             self.tally.restarts += 1;
             self.cut();
+            self.cut_second();
             self.ghosts.clear();
             self.server.restart();
         }
@@ -213,6 +225,8 @@ impl World {
             deadline,
             ..CallSpec::new(MethodId::of("world.run"))
         };
+        let delay = Duration::from_millis(self.dice.below(100));
+        let spec = CallSpec { hedge_after: self.faults.hedges.then_some(delay), ..spec };
         self.calls.insert(id, Record { semantics, answers: Vec::new() });
         let key = self.session.call(spec, id, |out| {
             out.extend_from_slice(&id.to_le_bytes());
@@ -224,32 +238,48 @@ impl World {
     /// Loses the connection at the client; the server may notice later, and may still be given
     /// some of what was on its way.
     fn cut(&mut self) {
-        let Some(mut pipe) = self.pipe.take() else { return };
+        let Some(pipe) = self.pipe.take() else { return };
         self.tally.cuts += 1;
+        self.haunt(pipe);
+        self.session.on_disconnected("cut", self.now);
+    }
+
+    /// The same for the second connection.
+    fn cut_second(&mut self) {
+        let Some(pipe) = self.second.take() else { return };
+        self.haunt(pipe);
+        self.session.on_hedge_disconnected("cut", self.now);
+    }
+
+    /// Keeps a connection that only the server still believes in.
+    fn haunt(&mut self, mut pipe: Pipe) {
         let arrives = self.dice.below(pipe.to_server.len() as u64 + 1);
         pipe.to_server.truncate(usize::try_from(arrives).unwrap());
         self.ghosts.push(pipe);
-        self.session.on_disconnected("cut", self.now);
+    }
+
+    fn new_pipe(&mut self) -> Pipe {
+        let id = self.next_connection;
+        self.next_connection += 1;
+        Pipe { id, to_server: Vec::new(), to_client: Vec::new(), received: Vec::new() }
     }
 
     fn turn_client(&mut self) {
         if self.session.connect_at().is_some_and(|at| at <= self.now) {
-            let id = self.next_connection;
-            self.next_connection += 1;
-            let mut pipe =
-                Pipe { id, to_server: Vec::new(), to_client: Vec::new(), received: Vec::new() };
+            let mut pipe = self.new_pipe();
             self.session.on_connected(self.now, &mut pipe.to_server);
             self.pipe = Some(pipe);
         }
         let mut dead = self.session.on_deadline(self.now).is_err();
         if let Some(mut pipe) = self.pipe.take() {
-            dead |= self.read(&mut pipe).is_err();
+            dead |= self.read(&mut pipe, true).is_err();
             self.session.transmit(self.now, &mut pipe.to_server);
             self.pipe = Some(pipe);
         }
         if dead {
             self.cut();
         }
+        self.turn_second();
         while let Some((id, answer)) = self.session.next_ended() {
             self.answered(id, &answer);
         }
@@ -260,11 +290,35 @@ impl World {
         }
     }
 
-    fn read(&mut self, pipe: &mut Pipe) -> Result<(), ()> {
+    /// Opens, feeds, reads or leaves the second connection.
+    fn turn_second(&mut self) {
+        if self.second.is_none() && self.session.wants_hedge() {
+            let mut pipe = self.new_pipe();
+            self.session.on_hedge_connected(self.now, &mut pipe.to_server);
+            self.second = Some(pipe);
+        }
+        let Some(mut pipe) = self.second.take() else { return };
+        if !self.session.has_hedge() {
+            return self.haunt(pipe);
+        }
+        let is_dead = self.read(&mut pipe, false).is_err();
+        self.session.transmit_hedge(self.now, &mut pipe.to_server);
+        self.second = Some(pipe);
+        if is_dead {
+            self.cut_second();
+        }
+    }
+
+    fn read(&mut self, pipe: &mut Pipe, is_first: bool) -> Result<(), ()> {
         let received = std::mem::take(&mut pipe.received);
         let mut rest = &received[..];
         while let Some(frame) = cut_frame(&mut rest) {
-            let result = self.session.on_frame(&frame, self.now, &mut pipe.to_server);
+            let out = &mut pipe.to_server;
+            let result = if is_first {
+                self.session.on_frame(&frame, self.now, out)
+            } else {
+                self.session.on_hedge_frame(&frame, self.now, out)
+            };
             if let Some((id, answer)) = result.map_err(drop)? {
                 self.answered(id, &answer);
             }
@@ -293,7 +347,7 @@ impl World {
 
     /// Moves bytes along, any number of them.
     fn deliver(&mut self, is_quiet: bool) {
-        if let Some(pipe) = &mut self.pipe {
+        for pipe in [&mut self.pipe, &mut self.second].into_iter().flatten() {
             let some = |dice: &mut Dice, bytes: &Vec<u8>| {
                 let all = bytes.len() as u64;
                 let part = if is_quiet { all } else { dice.below(all + 1) };
@@ -313,11 +367,11 @@ impl World {
             let ghost = self.ghosts.remove(0);
             let before = self.server.stale_frames;
             self.server.receive(ghost.id, &ghost.to_server);
-            self.server.run(self.now, &mut self.dice, self.pipe.as_mut());
+            self.server.run(self.now, &mut self.dice, &mut [&mut self.pipe, &mut self.second]);
             self.tally.stale_frames += self.server.stale_frames - before;
             self.server.lost(ghost.id, self.now);
         }
-        self.server.run(self.now, &mut self.dice, self.pipe.as_mut());
+        self.server.run(self.now, &mut self.dice, &mut [&mut self.pipe, &mut self.second]);
     }
 }
 

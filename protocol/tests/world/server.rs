@@ -88,8 +88,8 @@ impl Server {
         }
     }
 
-    /// Runs what has come, ends handlers that are due, and writes to the one pipe that lives.
-    pub(super) fn run(&mut self, now: Instant, dice: &mut Dice, pipe: Option<&mut Pipe>) {
+    /// Runs what has come, ends handlers that are due, and writes to the pipes that live.
+    pub(super) fn run(&mut self, now: Instant, dice: &mut Dice, pipes: &mut [&mut Option<Pipe>]) {
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             let received = std::mem::take(&mut self.connections.get_mut(&id).unwrap().received);
             let mut rest = &received[..];
@@ -104,10 +104,8 @@ impl Server {
         }
         self.end_handlers(now, dice);
         let mut out = std::mem::take(&mut self.out);
-        if let Some(pipe) = pipe
-            && let Some(bytes) = out.remove(&pipe.id)
-        {
-            pipe.to_client.extend(bytes);
+        for pipe in pipes.iter_mut().filter_map(|pipe| pipe.as_mut()) {
+            pipe.to_client.extend(out.remove(&pipe.id).unwrap_or_default());
         }
     }
 
