@@ -13,6 +13,7 @@ use onceloop_reactor::{Cx, Registry, os};
 
 use crate::connecting::Targets;
 use crate::core::{Core, OnState};
+use crate::further::Further;
 use crate::{Client, State};
 
 /// Makes a [`Client`].
@@ -99,6 +100,7 @@ impl<S: 'static> Builder<S> {
         os::random_bytes(&mut seed)?;
         let now = registry.now();
         let seed = u64::from_le_bytes(seed);
+        let further = Further::new(&self.limits, self.order, self.token.as_ref(), seed);
         let session = Session::new(self.limits.clone(), self.order, self.token, seed, now);
         // The session bounds the output. A client that stopped reading, as a server does, could wait
         // for a server that waits for it.
@@ -109,7 +111,8 @@ impl<S: 'static> Builder<S> {
         limits.output_bytes_mark = usize::MAX;
         let settings = Rc::new(Settings::new(limits, now));
         let targets = Targets::new(address);
-        let core = Core::new(session, targets, settings, self.keepalive, self.on_state);
+        let mut core = Core::new(session, targets, settings, self.keepalive, self.on_state);
+        core.further = further;
         let id = registry.insert(core)?;
         Core::connect_if_due(registry, id);
         Ok(Client::of(id))

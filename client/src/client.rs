@@ -18,7 +18,11 @@ use crate::{Builder, CallOptions, State};
 
 /// Names a call of one client for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallId(pub(crate) CallKey);
+pub struct CallId {
+    /// Which of the client's sessions it went to: 0 is the first.
+    pub(crate) session: u32,
+    pub(crate) key: CallKey,
+}
 
 /// One client of one server. An id: `Copy`, `Send`, at home in the program's state.
 ///
@@ -85,7 +89,7 @@ impl<S: 'static> Client<S> {
                 continuation(outcome::<M>(answer), cx);
             });
         let encode = |out: &mut Vec<u8>| args.encode_args(out);
-        CallId(Core::call(registry, self.core, &request, continuation, encode))
+        Core::call(registry, self.core, &request, continuation, encode)
     }
 
     /// Sends `method` once, in its turn among the calls, and asks for no answer: it may be lost, and
@@ -108,7 +112,7 @@ impl<S: 'static> Client<S> {
     /// Its continuation runs in the next turn: not executed if the call never left, else
     /// indeterminate. The server is told, and its handler can see it.
     pub fn cancel(self, registry: &mut Registry<S>, call: CallId) -> bool {
-        Core::cancel(registry, self.core, call.0)
+        Core::cancel(registry, self.core, call)
     }
 
     /// Returns where the client stands, as the state callback was last told.
@@ -118,12 +122,12 @@ impl<S: 'static> Client<S> {
 
     /// Returns how many calls and notifications are open.
     pub fn pending(self, registry: &Registry<S>) -> usize {
-        registry.get(self.core).map_or(0, |core| core.session.len())
+        Core::pending(registry, self.core)
     }
 
     /// Returns what the client has counted; nothing once it is closed.
     pub fn counters(self, registry: &Registry<S>) -> Counters {
-        registry.get(self.core).map(|core| core.session.counters()).unwrap_or_default()
+        Core::counters(registry, self.core)
     }
 
     /// Ends the session on the server and the client here. Every open call ends: not executed if it
@@ -154,7 +158,7 @@ impl<S: 'static> Client<S> {
             out.extend_from_slice(args);
             Ok::<(), std::convert::Infallible>(())
         };
-        CallId(Core::call(registry, self.core, request, continuation, encode))
+        Core::call(registry, self.core, request, continuation, encode)
     }
 
     /// Returns why a call would be refused whatever it is, for a caller that has to know at once.

@@ -17,9 +17,10 @@ use onceloop_protocol::session::{Answer, CallKey, Event, Session};
 use onceloop_reactor::{Cx, Id, Input, Io, Pollable, Registry, Source};
 
 use crate::connecting::Targets;
+use crate::further::Further;
 use crate::options::Request;
 use crate::role::ClientRole;
-use crate::{CallOptions, State};
+use crate::{CallId, CallOptions, State};
 
 /// What runs when a call has ended.
 pub(crate) type Continuation<S> = Box<dyn for<'a, 'b, 'c> FnOnce(Answer<'a>, &'b mut Cx<'c, S>)>;
@@ -56,6 +57,8 @@ pub(crate) struct Core<S: 'static> {
     pub(crate) link: Link<S>,
     /// The second connection, for hedges.
     pub(crate) second: Link<S>,
+    /// Its further sessions; none of its own if it is one.
+    pub(crate) further: Further<S>,
     pub(crate) targets: Targets,
     pub(crate) settings: Rc<Settings>,
     pub(crate) keepalive: Option<Duration>,
@@ -82,6 +85,7 @@ impl<S: 'static> Core<S> {
             session,
             link: Link::Down,
             second: Link::Down,
+            further: Further::none(),
             targets,
             settings,
             keepalive,
@@ -101,8 +105,10 @@ impl<S: 'static> Core<S> {
         request: &Request,
         continuation: Continuation<S>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> CallKey {
+    ) -> CallId {
         let now = registry.now();
+        let is_full = registry.get(id).is_some_and(|core| !core.session.has_room());
+        let (session, id) = if is_full { Self::route(registry, id) } else { (0, id) };
         let taken = match registry.get_mut(id) {
             Some(core) => {
                 let spec = request.spec(&core.settings.limits, now);
@@ -113,11 +119,11 @@ impl<S: 'static> Core<S> {
         match taken {
             Ok(key) => {
                 Self::pump(registry, id);
-                key
+                CallId { session, key }
             }
             Err((continuation, fault)) => {
                 registry.defer(move |cx| continuation(Answer::NotExecuted(fault), cx));
-                NO_CALL
+                CallId { session, key: NO_CALL }
             }
         }
     }
@@ -136,8 +142,9 @@ impl<S: 'static> Core<S> {
         Ok(())
     }
 
-    pub(crate) fn cancel(registry: &mut Registry<S>, id: Id<Self>, key: CallKey) -> bool {
-        let is_open = registry.get_mut(id).is_some_and(|core| core.session.cancel(key));
+    pub(crate) fn cancel(registry: &mut Registry<S>, id: Id<Self>, call: CallId) -> bool {
+        let Some(id) = Self::session(registry, id, call.session) else { return false };
+        let is_open = registry.get_mut(id).is_some_and(|core| core.session.cancel(call.key));
         if is_open {
             Self::pump(registry, id);
         }
@@ -146,6 +153,7 @@ impl<S: 'static> Core<S> {
 
     /// Says BYE and ends every call; the core is removed once that has been told.
     pub(crate) fn close(registry: &mut Registry<S>, id: Id<Self>) {
+        Self::close_further(registry, id);
         let mut bye = registry.take_buffer();
         let Some(core) = registry.get_mut(id) else { return registry.give_buffer(bye) };
         core.session.close(&mut bye);
@@ -228,7 +236,8 @@ impl<S: 'static> Core<S> {
             Link::Down => self.session.connect_at(),
             _ => None,
         };
-        let next = [self.session.next_deadline(), connect_at, self.congested_until];
+        let idle_at = self.idle_at();
+        let next = [self.session.next_deadline(), connect_at, self.congested_until, idle_at];
         // While there is no room, what is due cannot leave: that is no reason to look all the time.
         let next = next.into_iter().flatten().min().max(self.congested_until);
         next.filter(|&next| self.armed.is_none_or(|armed| next < armed))
@@ -294,6 +303,10 @@ impl<S: 'static> Core<S> {
         if !is_closed {
             return;
         }
+        if Self::has_further(cx.registry, id) {
+            // The program is told that it is closed after its last call was answered.
+            return cx.registry.wake(id);
+        }
         let Some(mut core) = cx.registry.remove(id) else { return };
         if let Some(on_state) = &mut core.on_state {
             on_state(&State::Closed, cx);
@@ -334,6 +347,10 @@ impl<S: 'static> Source<S> for Core<S> {
         let now = cx.registry.now();
         let Some(core) = cx.registry.get_mut(id) else { return };
         core.armed = None;
+        if Self::close_if_idle(cx.registry, id) {
+            return;
+        }
+        let Some(core) = cx.registry.get_mut(id) else { return };
         // Whether there still is no room will be seen; if nothing is to be sent any more, nobody looks.
         core.congested_until = core.congested_until.filter(|&until| until > now);
         if let Link::Open(connection) = core.link

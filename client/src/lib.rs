@@ -52,6 +52,7 @@ mod builder;
 mod client;
 mod connecting;
 mod core;
+mod further;
 mod handle;
 mod hedge;
 mod options;

@@ -49,7 +49,7 @@ use crate::frame::{self, Flags, Header, Kind, MethodId};
 use crate::handshake::Order;
 use crate::limits::Limits;
 
-use acks::{Acks, Ring};
+use acks::{Acks, Occupant, Ring};
 use calls::{Call, Calls, Stage};
 use hedge::Hedge;
 use link::{Identity, Link};
@@ -173,6 +173,18 @@ pub struct Counters {
     pub answers_ignored: u64,
 }
 
+impl Counters {
+    /// Adds what another session has counted.
+    pub fn add(&mut self, other: &Counters) {
+        self.calls += other.calls;
+        self.notifications += other.notifications;
+        self.notifications_dropped += other.notifications_dropped;
+        self.resends += other.resends;
+        self.hedges += other.hedges;
+        self.answers_ignored += other.answers_ignored;
+    }
+}
+
 /// One client session, over as many connections as it takes. See the [module](self).
 #[derive(Debug)]
 pub struct Session<T> {
@@ -242,6 +254,7 @@ impl<T> Session<T> {
             &mut limits.backoff_max,
             &mut limits.lease,
             &mut limits.spare_idle,
+            &mut limits.window_stall_max,
         ] {
             *time = (*time).min(TIME_MAX);
         }
@@ -390,6 +403,22 @@ impl<T> Session<T> {
             Link::Down { connect_at } => Some(connect_at),
             _ => None,
         }
+    }
+
+    /// Returns whether another protected call may be sent now, as far as the window goes.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.ring.has_room()
+    }
+
+    /// Returns whether a slow call holds up all others (C7): the window is full, and its oldest call
+    /// is older than `Limits::window_stall_max`, on a connection that is up.
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        let Occupant::Call(oldest) = self.ring.occupant(self.ring.floor() + 1) else {
+            return false;
+        };
+        let stalls_at = self.calls.at(oldest).sent_at + self.limits.window_stall_max;
+        matches!(self.link, Link::Up { .. }) && !self.ring.has_room() && now >= stalls_at
     }
 
     /// Returns how many calls and notifications are open.
