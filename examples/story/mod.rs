@@ -130,8 +130,8 @@ impl<S: 'static> Story<S> {
         Ok(())
     }
 
-    /// Ends the server and starts another. Its state outlives it, as if that were on a disk; its
-    /// sessions are forgotten, as they are not.
+    /// Ends the server and starts another. The state outlives that, as if it were on a disk; the
+    /// sessions, which were in memory, are forgotten.
     pub(crate) fn crash(&mut self, next: Builder<S>) -> Outcome<()> {
         self.server.close(self.reactor.registry());
         self.server = next.listen(self.reactor.registry(), "127.0.0.1:0")?;
