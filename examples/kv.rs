@@ -100,7 +100,7 @@ fn main() -> Outcome<()> {
 /// The story of the late put. Without an order it is told of a client that retries blindly.
 fn late_put(name: &str, order: Option<Order>) -> Outcome<()> {
     let mut story = Story::begin(Store::default(), server())?;
-    let client = story.client(order.unwrap_or(Order::Unordered))?;
+    let client = story.impatient_client(order.unwrap_or(Order::Unordered))?;
     story.harm(Harm::HoldRequest);
     for value in ["10", "20"] {
         write(&mut story, client, order.is_some(), kv::put, ("k", value))?;

@@ -55,20 +55,21 @@ impl<S: 'static> Story<S> {
         Ok(Story { state, reactor, server, wire })
     }
 
-    /// Makes a client at the other end of the wire. It is in a hurry: what takes a client seconds by
-    /// default takes this one milliseconds.
+    /// Makes a client at the other end of the wire. It connects again in milliseconds.
     pub(crate) fn client(&mut self, order: Order) -> Outcome<Client<S>> {
-        let mut limits = Limits::default();
-        limits.backoff_min = Duration::from_millis(1);
-        limits.backoff_max = Duration::from_millis(10);
+        self.connect(limits(), order)
+    }
+
+    /// Makes a client that takes silence for a loss after milliseconds, too, not after seconds.
+    pub(crate) fn impatient_client(&mut self, order: Order) -> Outcome<Client<S>> {
+        let mut limits = limits();
         limits.retransmit_timeout = Duration::from_millis(50);
-        limits.retries_per_second = 1_000;
         self.connect(limits, order)
     }
 
     /// Makes a client that has one connection and no other after it.
     pub(crate) fn client_of_one_connection(&mut self) -> Outcome<Client<S>> {
-        let mut limits = Limits::default();
+        let mut limits = limits();
         limits.backoff_min = NEVER;
         limits.backoff_max = NEVER;
         self.connect(limits, Order::Unordered)
@@ -161,6 +162,14 @@ impl<S: 'static> Story<S> {
         self.reactor.turn(&mut self.state, Some(TURN))?;
         Ok(())
     }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.backoff_min = Duration::from_millis(1);
+    limits.backoff_max = Duration::from_millis(10);
+    limits.retries_per_second = 1_000;
+    limits
 }
 
 fn address<S: 'static>(
