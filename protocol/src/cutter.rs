@@ -15,12 +15,19 @@ mod tests;
 pub const FRAME_SKIP_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Where a stream of frames stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Cutter {
-    /// Bytes of a refused frame that are still to come.
+    /// Bytes of a refused frame that are still to come; or [`NOT_BEGUN`].
     skip: u32,
-    /// The magic has been read.
-    is_begun: bool,
+}
+
+/// The magic has not been read. (No frame is so long that as many bytes of it were skipped.)
+const NOT_BEGUN: u32 = u32::MAX;
+
+impl Default for Cutter {
+    fn default() -> Self {
+        Cutter::new()
+    }
 }
 
 /// What stands at the front of the input.
@@ -48,13 +55,13 @@ pub enum Cut<'a> {
 impl Cutter {
     /// Returns a cutter for a stream that begins with the magic.
     pub const fn new() -> Cutter {
-        Cutter { skip: 0, is_begun: false }
+        Cutter { skip: NOT_BEGUN }
     }
 
     /// Takes the next frame off the front of `input`.
     #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8], body_bytes_max: usize) -> Cut<'a> {
-        if (self.skip > 0 || !self.is_begun)
+        if self.skip > 0
             && let Some(cut) = self.begin(input)
         {
             return cut;
@@ -96,14 +103,11 @@ impl Cutter {
     /// Reads the magic, or skips what is left of a refused frame. `None` when that is done.
     #[cold]
     fn begin<'a>(&mut self, input: &mut &'a [u8]) -> Option<Cut<'a>> {
-        let skipped = input.len().min(self.skip as usize);
-        *input = &input[skipped..];
-        self.skip -= u32::try_from(skipped).expect("no more than the u32 it was bounded by");
-        if self.skip > 0 {
-            return Some(Cut::NeedMore(1));
-        }
-        if self.is_begun {
-            return None;
+        if self.skip != NOT_BEGUN {
+            let skipped = input.len().min(self.skip as usize);
+            *input = &input[skipped..];
+            self.skip -= u32::try_from(skipped).expect("no more than the u32 it was bounded by");
+            return (self.skip > 0).then_some(Cut::NeedMore(1));
         }
         let seen = input.len().min(MAGIC.len());
         if input[..seen] != MAGIC[..seen] {
@@ -113,7 +117,7 @@ impl Cutter {
             return Some(Cut::NeedMore(MAGIC.len()));
         }
         *input = &input[seen..];
-        self.is_begun = true;
+        self.skip = 0;
         None
     }
 

@@ -192,5 +192,5 @@ fn the_limit_may_change_between_frames() {
 
 #[test]
 fn a_cutter_is_small() {
-    assert!(size_of::<Cutter>() <= 16);
+    assert!(size_of::<Cutter>() <= 4);
 }
