@@ -15,7 +15,8 @@ pub struct Config {
     /// with a busy core.
     pub spin_us: u64,
 
-    /// Bytes of the turn buffer, into which all sockets read (512 KiB; at least 128 KiB).
+    /// Bytes of the turn buffer, into which all sockets read (512 KiB; at least 128 KiB, in
+    /// simulation 96 KiB).
     ///
     /// The I/O phase ends when less than 64 KiB of it is left, so this is also the most that a
     /// turn reads. Large enough to serve many sockets for one poll, small enough for the cache.
@@ -83,14 +84,39 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Returns bounds for a [simulated](crate::sim) reactor: a small turn buffer, since a world has
+    /// many reactors and makes them anew often, and nothing that depends on this machine.
+    pub fn simulated() -> Self {
+        Self {
+            spin_us: 0,
+            turn_buffer_bytes: Self::SIMULATED_TURN_BUFFER_BYTES,
+            requests_per_turn: 64,
+            requests_per_turn_alone: 1024,
+            read_bytes_per_turn: 64 * 1024,
+            posted_per_turn: 1024,
+            completions_per_turn: 1024,
+            offload_threads: 4,
+            offload_queue: 1024,
+            events: 128,
+        }
+    }
+
+    /// The least that an I/O phase can do with, and a few small reads more: too small for the
+    /// allocator to ask the system for it.
+    const SIMULATED_TURN_BUFFER_BYTES: usize = Self::TURN_BUFFER_FREE_BYTES_MIN + 32 * 1024;
+
     /// Free bytes of the turn buffer below which the I/O phase ends: a read with less room would
     /// cut large bodies to pieces, and each piece costs a copy.
     pub(crate) const TURN_BUFFER_FREE_BYTES_MIN: usize = 64 * 1024;
 
     /// Brings every field into the range that its documentation names.
-    pub(crate) fn clamped(mut self) -> Self {
+    pub(crate) fn clamped(mut self, is_simulated: bool) -> Self {
+        let turn_buffer_bytes_min = match is_simulated {
+            true => Self::SIMULATED_TURN_BUFFER_BYTES,
+            false => 2 * Self::TURN_BUFFER_FREE_BYTES_MIN,
+        };
         self.turn_buffer_bytes =
-            self.turn_buffer_bytes.max(2 * Self::TURN_BUFFER_FREE_BYTES_MIN).min(u32::MAX as usize);
+            self.turn_buffer_bytes.clamp(turn_buffer_bytes_min, u32::MAX as usize);
         self.requests_per_turn = self.requests_per_turn.max(1);
         self.requests_per_turn_alone = self.requests_per_turn_alone.max(self.requests_per_turn);
         self.read_bytes_per_turn = self.read_bytes_per_turn.max(4 * 1024);

@@ -94,12 +94,15 @@ mod id;
 mod listener;
 mod offload;
 pub mod os;
+mod poll;
 mod reactor;
 mod registry;
 mod remote;
+pub mod sim;
 mod source;
 mod stream;
 mod timers;
+mod world;
 
 pub use config::Config;
 pub use id::Id;

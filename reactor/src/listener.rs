@@ -10,7 +10,10 @@ use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 
 use crate::Stream;
+use crate::id::RawId;
 use crate::os;
+use crate::poll::{self, Poll};
+use crate::sim;
 use crate::source::{Noted, Readiness};
 
 /// Connections that may wait to be accepted. Thousands of clients come at once after a restart,
@@ -30,6 +33,7 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Kind {
+    Sim(Box<sim::Acceptor>),
     Tcp(mio::net::TcpListener),
     Unix(mio::net::UnixListener),
 }
@@ -66,6 +70,8 @@ impl fmt::Display for Address {
 
 impl Listener {
     /// Listens on a TCP address; port 0 lets the system choose one.
+    ///
+    /// In a real reactor only; [`Registry::listen`](crate::Registry::listen) is for both kinds.
     ///
     /// With the feature `os`, `[::]` takes IPv4 connections too, whatever the system's default
     /// is, and the backlog is raised to 4096.
@@ -127,6 +133,11 @@ impl Listener {
         Ok(Self { kind, address, file: None, is_readable: false })
     }
 
+    pub(crate) fn simulated(acceptor: sim::Acceptor) -> Self {
+        let address = Address::Tcp(acceptor.address());
+        Self { kind: Kind::Sim(Box::new(acceptor)), address, file: None, is_readable: false }
+    }
+
     /// Accepts a connection, if one waits.
     ///
     /// # Errors
@@ -137,6 +148,10 @@ impl Listener {
     pub fn accept(&mut self) -> io::Result<Option<Stream>> {
         loop {
             let result = match &self.kind {
+                Kind::Sim(acceptor) => {
+                    let socket = acceptor.accept().ok_or(io::ErrorKind::WouldBlock);
+                    socket.map(Stream::accepted_simulated).map_err(io::Error::from)
+                }
                 Kind::Tcp(listener) => {
                     listener.accept().map(|(stream, _)| Stream::accepted_tcp(stream))
                 }
@@ -169,10 +184,32 @@ impl Listener {
         self.address.clone()
     }
 
-    pub(crate) fn event_source(&mut self) -> &mut dyn mio::event::Source {
-        match &mut self.kind {
-            Kind::Tcp(listener) => listener,
-            Kind::Unix(listener) => listener,
+    pub(crate) fn register(&mut self, poll: &Poll, raw: RawId) -> io::Result<()> {
+        let readable = mio::Interest::READABLE;
+        match (&mut self.kind, poll) {
+            (Kind::Sim(acceptor), Poll::Sim(seat)) => {
+                acceptor.register(seat, raw);
+                Ok(())
+            }
+            (Kind::Tcp(listener), Poll::Mio(poll)) => {
+                poll.registry().register(listener, raw.token(), readable)
+            }
+            (Kind::Unix(listener), Poll::Mio(poll)) => {
+                poll.registry().register(listener, raw.token(), readable)
+            }
+            _ => Err(poll::mixed()),
+        }
+    }
+
+    pub(crate) fn deregister(&mut self, poll: &Poll) -> io::Result<()> {
+        match (&mut self.kind, poll) {
+            (Kind::Sim(acceptor), _) => {
+                acceptor.deregister();
+                Ok(())
+            }
+            (Kind::Tcp(listener), Poll::Mio(poll)) => poll.registry().deregister(listener),
+            (Kind::Unix(listener), Poll::Mio(poll)) => poll.registry().deregister(listener),
+            _ => Err(poll::mixed()),
         }
     }
 
@@ -183,9 +220,13 @@ impl Listener {
     }
 }
 
+/// # Panics
+///
+/// A simulated listener has no descriptor.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
+            Kind::Sim(_) => panic!("a simulated listener has no descriptor"),
             Kind::Tcp(listener) => listener.as_fd(),
             Kind::Unix(listener) => listener.as_fd(),
         }

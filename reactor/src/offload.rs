@@ -88,6 +88,8 @@ pub(crate) struct Offload<S: 'static> {
     shared: Arc<Shared>,
     /// Continuations of the jobs under way; a job knows its key here.
     waiting: Slab<Done<S>>,
+    /// Jobs of a simulated reactor whose continuations have not run.
+    simulated: usize,
     completed: Receiver<(usize, JobResult)>,
     completed_sender: Sender<(usize, JobResult)>,
     bell: Arc<Bell>,
@@ -102,10 +104,29 @@ impl<S> Offload<S> {
             threads: 0,
             shared: Arc::default(),
             waiting: Slab::new(),
+            simulated: 0,
             completed,
             completed_sender,
             bell,
         }
+    }
+
+    /// Runs a job of a simulated reactor here and now; its result is for the continuation, later.
+    pub(crate) fn run<T>(
+        &mut self,
+        job: impl FnOnce() -> T,
+    ) -> Result<Result<T, JobPanicked>, OffloadFull> {
+        let waiting = self.simulated.saturating_sub(self.threads_max);
+        if self.threads_max == 0 || waiting >= self.queue_max.max(1) {
+            return Err(OffloadFull { waiting, threads: self.threads_max });
+        }
+        self.simulated += 1;
+        Ok(run_job(job))
+    }
+
+    /// The continuation of a job of a simulated reactor runs.
+    pub(crate) fn ran(&mut self) {
+        self.simulated -= 1;
     }
 
     pub(crate) fn start<T: Send + 'static>(
@@ -179,6 +200,19 @@ impl<S> Drop for Offload<S> {
     }
 }
 
+/// Runs a job, whatever it does.
+fn run_job<T>(job: impl FnOnce() -> T) -> Result<T, JobPanicked> {
+    panic::catch_unwind(AssertUnwindSafe(job)).map_err(|payload| {
+        let panicked = JobPanicked::from_payload(&*payload);
+        // A payload may panic as it is dropped, with another that may. That one is leaked: the job
+        // must be reported and the thread live on.
+        if let Err(nested) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(nested);
+        }
+        panicked
+    })
+}
+
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
@@ -202,15 +236,7 @@ impl Shared {
     /// The life of a thread of the pool.
     fn work(&self, completed: &Sender<(usize, JobResult)>, bell: &Bell) {
         while let Some((key, job)) = self.next_job() {
-            let result = panic::catch_unwind(AssertUnwindSafe(job)).map_err(|payload| {
-                let panicked = JobPanicked::from_payload(&*payload);
-                // A payload may panic as it is dropped, with another that may. That one is leaked:
-                // the job must be reported and the thread live on.
-                if let Err(nested) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                    std::mem::forget(nested);
-                }
-                panicked
-            });
+            let result = run_job(job);
             if completed.send((key, result)).is_err() {
                 return;
             }

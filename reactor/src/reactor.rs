@@ -12,7 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::id::RawId;
+use crate::poll::Poll;
 use crate::registry::{Action, Queues, WAKER_TOKEN};
+use crate::sim::{Host, Seat};
 use crate::source::Asked;
 use crate::{Config, Cx, Input, Io, Registry};
 
@@ -78,7 +80,7 @@ impl<S> Reactor<S> {
     ///
     /// As [`Reactor::new`].
     pub fn with_config(config: Config) -> io::Result<Self> {
-        let config = config.clamped();
+        let config = config.clamped(false);
         Ok(Self {
             events: mio::Events::with_capacity(config.events),
             turn_buffer: vec![0; config.turn_buffer_bytes],
@@ -87,6 +89,23 @@ impl<S> Reactor<S> {
             registry: Registry::new(&config)?,
             config,
         })
+    }
+
+    /// Makes a reactor that sits on a host of a [simulated world](crate::sim). It takes no
+    /// descriptor, and its time is the host's.
+    ///
+    /// A [`Simulation`](crate::sim::Simulation) makes its turns. [`Config::simulated`] has bounds
+    /// that suit it.
+    pub fn simulated(host: &Host, config: Config) -> Self {
+        let config = config.clamped(true);
+        Self {
+            events: mio::Events::with_capacity(0),
+            turn_buffer: vec![0; config.turn_buffer_bytes],
+            filled: 0,
+            batches: VecDeque::new(),
+            registry: Registry::over(Poll::Sim(Seat::new(host)), None, &config),
+            config,
+        }
     }
 
     /// Runs turns until [`Registry::stop`] is called. May be called again afterwards.
@@ -99,8 +118,11 @@ impl<S> Reactor<S> {
     ///
     /// # Panics
     ///
-    /// As [`Reactor::turn`].
+    /// As [`Reactor::turn`], and if the reactor is [simulated](crate::sim): its time passes in
+    /// [`Simulation::step`](crate::sim::Simulation::step) only.
     pub fn run(&mut self, state: &mut S) -> io::Result<()> {
+        let is_simulated = matches!(self.registry.poll, Poll::Sim(_));
+        assert!(!is_simulated, "a simulated reactor is run by its Simulation");
         while !self.turn(state, None)?.stopped {}
         Ok(())
     }
@@ -108,7 +130,8 @@ impl<S> Reactor<S> {
     /// Makes one turn; see the [crate's documentation](crate) for what that is.
     ///
     /// It blocks until something happens, a timer is due or `timeout` has passed (`None`: for
-    /// ever); not at all if anything is runnable already.
+    /// ever); not at all if anything is runnable already, or the reactor is
+    /// [simulated](crate::sim).
     ///
     /// # Errors
     ///
@@ -124,7 +147,7 @@ impl<S> Reactor<S> {
         let woken = self.registry.woken.len();
 
         self.poll(timeout)?;
-        self.registry.now = Instant::now();
+        self.registry.now = self.registry.poll.now();
         let events = self.take_events();
         // After a panic, batches of the last turn are still in the turn buffer. They go first.
         if self.batches.is_empty() {
@@ -149,7 +172,7 @@ impl<S> Reactor<S> {
 
     /// Lends the registry between turns, with the clock read afresh.
     pub fn registry(&mut self) -> &mut Registry<S> {
-        self.registry.now = Instant::now();
+        self.registry.now = self.registry.poll.now();
         &mut self.registry
     }
 
@@ -157,7 +180,7 @@ impl<S> Reactor<S> {
     /// anything is runnable; never (`None`), if no timer is armed.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.is_runnable() {
-            return Some(Instant::now());
+            return Some(self.registry.poll.now());
         }
         self.registry.timers.next_deadline()
     }
@@ -170,9 +193,16 @@ impl<S> Reactor<S> {
 /// The descriptor of the poll: readable while the reactor has events to take.
 ///
 /// It says nothing of timers and tasks: [`Reactor::next_deadline`] does.
+///
+/// # Panics
+///
+/// A [simulated](crate::sim) reactor has no descriptor.
 impl<S> AsFd for Reactor<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.registry.poll.registry().as_fd()
+        match &self.registry.poll {
+            Poll::Mio(poll) => poll.registry().as_fd(),
+            Poll::Sim(_) => panic!("a simulated reactor has no descriptor"),
+        }
     }
 }
 
@@ -189,6 +219,9 @@ impl<S> fmt::Debug for Reactor<S> {
 /// Steps 1 to 4: no user code is reached from here.
 impl<S> Reactor<S> {
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if let Poll::Sim(_) = self.registry.poll {
+            return Ok(());
+        }
         let mut wait = self.wait(timeout);
         if self.config.spin_us > 0 && wait != Some(Duration::ZERO) {
             if self.spin(wait)? {
@@ -231,7 +264,8 @@ impl<S> Reactor<S> {
     }
 
     fn poll_once(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        match self.registry.poll.poll(&mut self.events, wait) {
+        let Poll::Mio(poll) = &mut self.registry.poll else { return Ok(()) };
+        match poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }
@@ -247,6 +281,12 @@ impl<S> Reactor<S> {
             } else {
                 self.registry.note_event(event);
             }
+        }
+        while let Poll::Sim(seat) = &self.registry.poll
+            && let Some((source, readiness)) = seat.next_event()
+        {
+            count += 1;
+            self.registry.note_simulated(source, readiness);
         }
         count
     }

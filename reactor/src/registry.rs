@@ -16,6 +16,7 @@ use slab::Slab;
 use crate::buffers::Buffers;
 use crate::id::RawId;
 use crate::offload::Offload;
+use crate::poll::Poll;
 use crate::remote::{Bell, PostedTask};
 use crate::source::{AnySource, DispatchCall, Readiness};
 use crate::timers::Timers;
@@ -44,7 +45,7 @@ pub(crate) const WAKER_TOKEN: mio::Token = mio::Token(usize::MAX);
 ///
 /// [`Reactor::registry`]: crate::Reactor::registry
 pub struct Registry<S: 'static> {
-    pub(crate) poll: mio::Poll,
+    pub(crate) poll: Poll,
     pub(crate) slots: Slab<Slot<S>>,
     generation: u32,
     /// Sources that [`Source::handle_io`] is owed, because of an event or because they asked.
@@ -149,7 +150,7 @@ impl<S> Registry<S> {
         self.generation = self.generation.wrapping_add(1);
         let raw = RawId { index, generation: self.generation };
         let mut source: Box<dyn AnySource<S>> = Box::new(source);
-        source.register(self.poll.registry(), raw.token())?;
+        source.register(&self.poll, raw)?;
         entry.insert(Slot {
             source,
             dispatch: |cx, raw, input: &mut Input<'_>| T::dispatch(cx, Id::from_raw(raw), input),
@@ -208,7 +209,7 @@ impl<S> Registry<S> {
         if let Some(deadline) = slot.deadline.take() {
             self.timers.remove(deadline);
         }
-        if let Err(error) = slot.source.deregister(self.poll.registry()) {
+        if let Err(error) = slot.source.deregister(&self.poll) {
             log::warn!("{id:?} could not be deregistered: {error}");
         }
         let source: Box<dyn Any> = slot.source;
@@ -268,6 +269,15 @@ impl<S> Registry<S> {
             return;
         }
         slot.readiness.merge(Readiness::of(event));
+        if slot.queues.enter(Queues::READY) {
+            self.ready.push_back(raw);
+        }
+    }
+
+    /// Does the same with an event of the simulated world.
+    pub(crate) fn note_simulated(&mut self, raw: RawId, readiness: Readiness) {
+        let Some(slot) = self.slot_mut(raw) else { return };
+        slot.readiness.merge(readiness);
         if slot.queues.enter(Queues::READY) {
             self.ready.push_back(raw);
         }
@@ -341,6 +351,8 @@ impl<S> Registry<S> {
     /// phase, with [`JobPanicked`] if the job panicked; not at all if the reactor is dropped
     /// first.
     ///
+    /// In [simulation](crate::sim) the job runs inside this call, and `done` after a drawn time.
+    ///
     /// # Errors
     ///
     /// [`OffloadFull`] if too many jobs wait; neither `job` nor `done` runs.
@@ -349,7 +361,14 @@ impl<S> Registry<S> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(Result<T, JobPanicked>, &mut Cx<'_, S>) + 'static,
     ) -> Result<(), OffloadFull> {
-        self.offload.start(job, done)
+        let Poll::Sim(seat) = &self.poll else { return self.offload.start(job, done) };
+        let delay = seat.job_delay();
+        let result = self.offload.run(job)?;
+        self.after(delay, move |cx| {
+            cx.registry.offload.ran();
+            done(result, cx);
+        });
+        Ok(())
     }
 
     /// Returns a handle by which other threads post tasks.
@@ -383,10 +402,16 @@ impl<S> Registry<S> {
 
     pub(crate) fn new(config: &Config) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let bell = Arc::new(Bell::new(mio::Waker::new(poll.registry(), WAKER_TOKEN)?));
+        let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
+        Ok(Self::over(Poll::Mio(poll), Some(waker), config))
+    }
+
+    /// Makes the registry of a back end.
+    pub(crate) fn over(poll: Poll, waker: Option<mio::Waker>, config: &Config) -> Self {
+        let bell = Arc::new(Bell::new(waker));
         let (sender, posted) = mpsc::channel();
-        let now = Instant::now();
-        Ok(Self {
+        let now = poll.now();
+        Self {
             poll,
             slots: Slab::new(),
             generation: 0,
@@ -403,7 +428,7 @@ impl<S> Registry<S> {
             buffers: Buffers::default(),
             now,
             is_stopping: false,
-        })
+        }
     }
 
     /// Whether the next turn has something to do whatever the poll brings.
@@ -416,6 +441,7 @@ impl<S> Registry<S> {
             || !self.deferred.is_empty()
             || self.timers.has_due()
             || self.bell.is_rung()
+            || self.poll.has_events()
     }
 }
 

@@ -72,13 +72,14 @@ impl Error for Closed {}
 /// Tells the loop that another thread has left something for it.
 #[derive(Debug)]
 pub(crate) struct Bell {
-    waker: mio::Waker,
+    /// None in simulation, where nobody sleeps.
+    waker: Option<mio::Waker>,
     /// Set by whoever rings, cleared by the loop before it looks.
     rung: AtomicBool,
 }
 
 impl Bell {
-    pub(crate) fn new(waker: mio::Waker) -> Self {
+    pub(crate) fn new(waker: Option<mio::Waker>) -> Self {
         Self { waker, rung: AtomicBool::new(false) }
     }
 
@@ -90,7 +91,9 @@ impl Bell {
         if self.rung.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Err(error) = self.waker.wake() {
+        if let Some(waker) = &self.waker
+            && let Err(error) = waker.wake()
+        {
             // The eventfd belongs to us and cannot be closed under us; should the kernel refuse
             // all the same, the task runs in the next turn that something else brings about.
             log::error!("waking the reactor failed: {error}");

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::buffers::Buffers;
 use crate::id::{Id, RawId};
+use crate::poll::Poll;
 use crate::{Cx, Listener, Stream};
 
 /// Something that the reactor polls, reads and dispatches: a socket with all that belongs to it,
@@ -202,9 +203,13 @@ impl<'a> Input<'a> {
 pub(crate) struct Readiness(u8);
 
 impl Readiness {
-    const CLOSED: u8 = 1;
-    const READABLE: u8 = 2;
-    const WRITABLE: u8 = 4;
+    pub(crate) const CLOSED: u8 = 1;
+    pub(crate) const READABLE: u8 = 2;
+    pub(crate) const WRITABLE: u8 = 4;
+
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
 
     pub(crate) fn of(event: &mio::event::Event) -> Self {
         let mut bits = 0;
@@ -256,8 +261,8 @@ pub(crate) trait AnySource<S: 'static>: Any {
     /// Returns whether the source became writable, and so wants a flush.
     fn handle_event(&mut self, readiness: Readiness, is_asked: bool, io: &mut Io<'_>) -> bool;
     fn handle_flush(&mut self, io: &mut Io<'_>);
-    fn register(&mut self, poll: &mio::Registry, token: mio::Token) -> io::Result<()>;
-    fn deregister(&mut self, poll: &mio::Registry) -> io::Result<()>;
+    fn register(&mut self, poll: &Poll, raw: RawId) -> io::Result<()>;
+    fn deregister(&mut self, poll: &Poll) -> io::Result<()>;
     fn deadline_call(&self) -> DeadlineCall<S>;
 }
 
@@ -279,22 +284,19 @@ impl<S: 'static, T: Source<S>> AnySource<S> for T {
         self.flush(io);
     }
 
-    fn register(&mut self, poll: &mio::Registry, token: mio::Token) -> io::Result<()> {
-        let both = mio::Interest::READABLE | mio::Interest::WRITABLE;
+    fn register(&mut self, poll: &Poll, raw: RawId) -> io::Result<()> {
         match self.pollable() {
-            Pollable::Listener(listener) => {
-                poll.register(listener.event_source(), token, mio::Interest::READABLE)
-            }
+            Pollable::Listener(listener) => listener.register(poll, raw),
             Pollable::Nothing => Ok(()),
-            Pollable::Stream(stream) => poll.register(stream.event_source(), token, both),
+            Pollable::Stream(stream) => stream.register(poll, raw),
         }
     }
 
-    fn deregister(&mut self, poll: &mio::Registry) -> io::Result<()> {
+    fn deregister(&mut self, poll: &Poll) -> io::Result<()> {
         match self.pollable() {
-            Pollable::Listener(listener) => poll.deregister(listener.event_source()),
+            Pollable::Listener(listener) => listener.deregister(poll),
             Pollable::Nothing => Ok(()),
-            Pollable::Stream(stream) => poll.deregister(stream.event_source()),
+            Pollable::Stream(stream) => stream.deregister(poll),
         }
     }
 

@@ -1,8 +1,7 @@
 //! Connected sockets, whatever they run over.
 //!
-//! A [`Stream`] remembers its readiness, since the poll announces each change only once. Further
-//! kinds (TLS, the simulated network) come in beside TCP and Unix sockets; their shape is in the
-//! methods already: [`Stream::flush`], [`Stream::wants_write`] and
+//! A [`Stream`] remembers its readiness, since the poll announces each change only once. TLS comes in
+//! beside TCP, Unix and simulated sockets; its shape is in the methods already: [`Stream::flush`], [`Stream::wants_write`] and
 //! [`Stream::has_buffered_plaintext`] are trivial for a plain socket and are not for TLS.
 
 use std::fmt;
@@ -13,6 +12,9 @@ use std::os::unix::net as unix;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::id::RawId;
+use crate::poll::{self, Poll};
+use crate::sim;
 use crate::source::{Noted, Readiness};
 
 /// A connected or connecting socket that never blocks.
@@ -22,17 +24,37 @@ use crate::source::{Noted, Readiness};
 #[derive(Debug)]
 pub struct Stream {
     kind: Kind,
-    is_readable: bool,
-    is_writable: bool,
-    /// The poll has said that the peer closed (or that the socket failed): a short read no
-    /// longer means that the socket is empty, for the end of input is still to be read.
-    is_read_closed: bool,
 }
 
+/// Each kind holds its state beside the socket: there it takes no room of its own.
 #[derive(Debug)]
 enum Kind {
-    Tcp(mio::net::TcpStream),
-    Unix(mio::net::UnixStream),
+    Sim(Box<sim::Socket>, State),
+    Tcp(mio::net::TcpStream, State),
+    Unix(mio::net::UnixStream, State),
+}
+
+/// What is remembered of a socket: a bit each.
+#[derive(Clone, Copy, Debug)]
+struct State(u8);
+
+impl State {
+    const CONNECTING: Self = Self(0);
+    const CONNECTED: Self = Self(Self::WRITABLE);
+
+    const READABLE: u8 = 1;
+    const WRITABLE: u8 = 2;
+    /// The poll has said that the peer closed (or that the socket failed): a short read no
+    /// longer means that the socket is empty, for the end of input is still to be read.
+    const READ_CLOSED: u8 = 4;
+
+    fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+
+    fn set(&mut self, bit: u8, is_set: bool) {
+        self.0 = if is_set { self.0 | bit } else { self.0 & !bit };
+    }
 }
 
 /// What came of a read.
@@ -91,13 +113,15 @@ impl fmt::Display for Peer {
 impl Stream {
     /// Begins to connect to a TCP address; [`Stream::connect_result`] tells when it is done.
     ///
+    /// In a real reactor only; [`Registry::connect`](crate::Registry::connect) is for both kinds.
+    ///
     /// # Errors
     ///
     /// What the system says at once; a refusal usually comes later, by `connect_result`.
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let stream = mio::net::TcpStream::connect(*address)?;
         stream.set_nodelay(true)?;
-        Ok(Self::connecting(Kind::Tcp(stream)))
+        Ok(Self { kind: Kind::Tcp(stream, State::CONNECTING) })
     }
 
     /// Begins to connect to a Unix socket; usually done at once.
@@ -107,7 +131,8 @@ impl Stream {
     /// What the system says: no such file, nobody listening, or (`WouldBlock`) a listener whose
     /// backlog is full.
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
-        Ok(Self::connecting(Kind::Unix(mio::net::UnixStream::connect(path)?)))
+        let stream = mio::net::UnixStream::connect(path)?;
+        Ok(Self { kind: Kind::Unix(stream, State::CONNECTING) })
     }
 
     /// Takes over a connected TCP socket.
@@ -118,7 +143,8 @@ impl Stream {
     pub fn from_tcp(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        Ok(Self::connected(Kind::Tcp(mio::net::TcpStream::from_std(stream))))
+        let stream = mio::net::TcpStream::from_std(stream);
+        Ok(Self { kind: Kind::Tcp(stream, State::CONNECTED) })
     }
 
     /// Takes over a connected Unix socket.
@@ -128,18 +154,27 @@ impl Stream {
     /// If the system refuses to make it non-blocking.
     pub fn from_unix(stream: unix::UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self::connected(Kind::Unix(mio::net::UnixStream::from_std(stream))))
+        let stream = mio::net::UnixStream::from_std(stream);
+        Ok(Self { kind: Kind::Unix(stream, State::CONNECTED) })
     }
 
     pub(crate) fn accepted_tcp(stream: mio::net::TcpStream) -> Self {
         // It fails only (on some systems) for a peer that has gone already; the first read finds
         // that out.
         let _ = stream.set_nodelay(true);
-        Self::connected(Kind::Tcp(stream))
+        Self { kind: Kind::Tcp(stream, State::CONNECTED) }
     }
 
     pub(crate) fn accepted_unix(stream: mio::net::UnixStream) -> Self {
-        Self::connected(Kind::Unix(stream))
+        Self { kind: Kind::Unix(stream, State::CONNECTED) }
+    }
+
+    pub(crate) fn connecting_simulated(socket: sim::Socket) -> Self {
+        Self { kind: Kind::Sim(Box::new(socket), State::CONNECTING) }
+    }
+
+    pub(crate) fn accepted_simulated(socket: sim::Socket) -> Self {
+        Self { kind: Kind::Sim(Box::new(socket), State::CONNECTED) }
     }
 
     /// Tells whether a connection has been established: `Ok(false)` while it is under way.
@@ -149,8 +184,9 @@ impl Stream {
     /// Why it failed; told once.
     pub fn connect_result(&mut self) -> io::Result<bool> {
         let (failure, peer) = match &self.kind {
-            Kind::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(|_| ())),
-            Kind::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(|_| ())),
+            Kind::Sim(socket, _) => return socket.connect_result(),
+            Kind::Tcp(stream, _) => (stream.take_error()?, stream.peer_addr().map(|_| ())),
+            Kind::Unix(stream, _) => (stream.take_error()?, stream.peer_addr().map(|_| ())),
         };
         match (failure, peer) {
             (Some(error), _) => Err(error),
@@ -177,17 +213,20 @@ impl Stream {
         }
         loop {
             let result = match &mut self.kind {
-                Kind::Tcp(stream) => stream.read(space),
-                Kind::Unix(stream) => stream.read(space),
+                Kind::Sim(socket, _) => socket.read(space),
+                Kind::Tcp(stream, _) => stream.read(space),
+                Kind::Unix(stream, _) => stream.read(space),
             };
             return match result {
                 Ok(0) => Ok(ReadOutcome::Eof),
                 Ok(n) => {
-                    self.is_readable = n == space.len() || self.is_read_closed;
+                    let state = self.state_mut();
+                    let may_have_more = n == space.len() || state.has(State::READ_CLOSED);
+                    state.set(State::READABLE, may_have_more);
                     Ok(ReadOutcome::Bytes(n))
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.is_readable = false;
+                    self.state_mut().set(State::READABLE, false);
                     Ok(ReadOutcome::WouldBlock)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -206,8 +245,9 @@ impl Stream {
     /// What the system says: the connection is broken.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<WriteOutcome> {
         self.write_with(bytes.len(), |kind| match kind {
-            Kind::Tcp(stream) => stream.write(bytes),
-            Kind::Unix(stream) => stream.write(bytes),
+            Kind::Sim(socket, _) => socket.write(bytes),
+            Kind::Tcp(stream, _) => stream.write(bytes),
+            Kind::Unix(stream, _) => stream.write(bytes),
         })
     }
 
@@ -219,8 +259,9 @@ impl Stream {
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<WriteOutcome> {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.write_with(length, |kind| match kind {
-            Kind::Tcp(stream) => stream.write_vectored(pieces),
-            Kind::Unix(stream) => stream.write_vectored(pieces),
+            Kind::Sim(socket, _) => socket.write_vectored(pieces),
+            Kind::Tcp(stream, _) => stream.write_vectored(pieces),
+            Kind::Unix(stream, _) => stream.write_vectored(pieces),
         })
     }
 
@@ -233,11 +274,11 @@ impl Stream {
             return match write(&mut self.kind) {
                 Ok(0) if length > 0 => Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
-                    self.is_writable = n == length;
+                    self.state_mut().set(State::WRITABLE, n == length);
                     Ok(WriteOutcome::Bytes(n))
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.is_writable = false;
+                    self.state_mut().set(State::WRITABLE, false);
                     Ok(WriteOutcome::WouldBlock)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -255,7 +296,7 @@ impl Stream {
     /// As [`Stream::write`].
     pub fn flush(&mut self) -> io::Result<bool> {
         match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => Ok(true),
+            Kind::Sim(..) | Kind::Tcp(..) | Kind::Unix(..) => Ok(true),
         }
     }
 
@@ -263,7 +304,7 @@ impl Stream {
     /// a plain socket; a TLS stream has, while it shakes hands.
     pub fn wants_write(&self) -> bool {
         match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => false,
+            Kind::Sim(..) | Kind::Tcp(..) | Kind::Unix(..) => false,
         }
     }
 
@@ -271,20 +312,20 @@ impl Stream {
     /// never, for a plain socket; a TLS stream holds the rest of a record.
     pub fn has_buffered_plaintext(&self) -> bool {
         match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => false,
+            Kind::Sim(..) | Kind::Tcp(..) | Kind::Unix(..) => false,
         }
     }
 
     /// Whether a read may bring something, as far as the events and the last read have told.
     pub fn is_readable(&self) -> bool {
-        self.is_readable
+        self.state().has(State::READABLE)
     }
 
     /// Whether a write may be taken, as far as the events and the last write have told.
     ///
     /// An established stream is held to be writable from the start.
     pub fn is_writable(&self) -> bool {
-        self.is_writable
+        self.state().has(State::WRITABLE)
     }
 
     /// Ends the output: the peer reads what was written, then the end. Reading goes on.
@@ -294,16 +335,18 @@ impl Stream {
     /// What the system says; `NotConnected` if the peer is gone.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         match &self.kind {
-            Kind::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Kind::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Kind::Sim(socket, _) => socket.shutdown_write(),
+            Kind::Tcp(stream, _) => stream.shutdown(Shutdown::Write),
+            Kind::Unix(stream, _) => stream.shutdown(Shutdown::Write),
         }
     }
 
     /// Returns who is at the other end. A system call: ask once, not per request.
     pub fn peer(&self) -> Peer {
         match &self.kind {
-            Kind::Tcp(stream) => stream.peer_addr().map_or(Peer::Unknown, Peer::Tcp),
-            Kind::Unix(stream) => unix_peer(stream),
+            Kind::Sim(socket, _) => socket.peer().map_or(Peer::Unknown, Peer::Tcp),
+            Kind::Tcp(stream, _) => stream.peer_addr().map_or(Peer::Unknown, Peer::Tcp),
+            Kind::Unix(stream, _) => unix_peer(stream),
         }
     }
 
@@ -311,13 +354,14 @@ impl Stream {
     /// not answer 3 probes, each a third of `idle` (at least a second) after the other. `None`
     /// turns it off.
     ///
-    /// A Unix socket needs none, its peer cannot vanish unseen: `Ok`, and nothing is done.
+    /// A Unix socket needs none, its peer cannot vanish unseen, and a simulated one has none: `Ok`,
+    /// and nothing is done.
     ///
     /// # Errors
     ///
     /// What the system says; `Unsupported` without the feature `os`.
     pub fn set_keepalive(&mut self, idle: Option<Duration>) -> io::Result<()> {
-        let Kind::Tcp(stream) = &self.kind else { return Ok(()) };
+        let Kind::Tcp(stream, _) = &self.kind else { return Ok(()) };
         #[cfg(feature = "os")]
         {
             use rustix::net::sockopt;
@@ -339,36 +383,72 @@ impl Stream {
         }
     }
 
-    pub(crate) fn event_source(&mut self) -> &mut dyn mio::event::Source {
-        match &mut self.kind {
-            Kind::Tcp(stream) => stream,
-            Kind::Unix(stream) => stream,
+    pub(crate) fn register(&mut self, poll: &Poll, raw: RawId) -> io::Result<()> {
+        let both = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        match (&mut self.kind, poll) {
+            (Kind::Sim(socket, _), Poll::Sim(seat)) => {
+                socket.register(seat, raw);
+                Ok(())
+            }
+            (Kind::Tcp(stream, _), Poll::Mio(poll)) => {
+                poll.registry().register(stream, raw.token(), both)
+            }
+            (Kind::Unix(stream, _), Poll::Mio(poll)) => {
+                poll.registry().register(stream, raw.token(), both)
+            }
+            _ => Err(poll::mixed()),
+        }
+    }
+
+    pub(crate) fn deregister(&mut self, poll: &Poll) -> io::Result<()> {
+        match (&mut self.kind, poll) {
+            (Kind::Sim(socket, _), _) => {
+                socket.deregister();
+                Ok(())
+            }
+            (Kind::Tcp(stream, _), Poll::Mio(poll)) => poll.registry().deregister(stream),
+            (Kind::Unix(stream, _), Poll::Mio(poll)) => poll.registry().deregister(stream),
+            _ => Err(poll::mixed()),
         }
     }
 
     /// Takes in what an event said.
     pub(crate) fn note(&mut self, readiness: Readiness) -> Noted {
-        let became_writable = readiness.is_writable() && !self.is_writable;
-        self.is_writable |= readiness.is_writable();
-        self.is_readable |= readiness.is_readable();
-        self.is_read_closed |= readiness.is_closed();
+        let state = self.state_mut();
+        let became_writable = readiness.is_writable() && !state.has(State::WRITABLE);
+        let bits = [
+            (State::READABLE, readiness.is_readable()),
+            (State::WRITABLE, readiness.is_writable()),
+            (State::READ_CLOSED, readiness.is_closed()),
+        ];
+        for (bit, is_set) in bits {
+            state.set(bit, is_set || state.has(bit));
+        }
         Noted { is_readable: readiness.is_readable(), became_writable }
     }
 
-    fn connecting(kind: Kind) -> Self {
-        Self { kind, is_readable: false, is_writable: false, is_read_closed: false }
+    fn state(&self) -> State {
+        match self.kind {
+            Kind::Sim(_, state) | Kind::Tcp(_, state) | Kind::Unix(_, state) => state,
+        }
     }
 
-    fn connected(kind: Kind) -> Self {
-        Self { kind, is_readable: false, is_writable: true, is_read_closed: false }
+    fn state_mut(&mut self) -> &mut State {
+        match &mut self.kind {
+            Kind::Sim(_, state) | Kind::Tcp(_, state) | Kind::Unix(_, state) => state,
+        }
     }
 }
 
+/// # Panics
+///
+/// A simulated stream has no descriptor.
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
-            Kind::Tcp(stream) => stream.as_fd(),
-            Kind::Unix(stream) => stream.as_fd(),
+            Kind::Sim(..) => panic!("a simulated stream has no descriptor"),
+            Kind::Tcp(stream, _) => stream.as_fd(),
+            Kind::Unix(stream, _) => stream.as_fd(),
         }
     }
 }
