@@ -54,6 +54,7 @@
 //! * The server: [`Builder`], [`Server`], [`Context`], [`Responder`].
 //! * The client: [`Client`], made by [`ClientBuilder`]; [`BlockingClient`], [`Handle`], and what a call may end in:
 //!   [`CallError`].
+//! * A simulated world to test services in: [`sim`].
 //! * The wire: [`service!`], [`Limits`], [`Value`], and [`protocol`] for the rest.
 #![forbid(unsafe_code)]
 
@@ -73,6 +74,7 @@ pub use onceloop_protocol::limits::Limits;
 pub use onceloop_protocol::method::{Caller, DynamicMethod, Method, MethodInfo};
 pub use onceloop_protocol::service;
 pub use onceloop_protocol::value::Value;
+pub use onceloop_reactor::sim;
 pub use onceloop_reactor::{Config, Cx, Reactor, Registry, Remote};
 pub use onceloop_server::{
     Builder, CallInfo, Context, Drained, ListenError, Responder, Server, Stats, Xid,

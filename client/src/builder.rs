@@ -9,7 +9,7 @@ use onceloop_endpoint::{Settings, ToAddress};
 use onceloop_protocol::handshake::Order;
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::session::Session;
-use onceloop_reactor::{Cx, Registry, os};
+use onceloop_reactor::{Cx, Registry};
 
 use crate::connecting::Targets;
 use crate::core::{Core, OnState};
@@ -97,7 +97,7 @@ impl<S: 'static> Builder<S> {
     ) -> io::Result<Client<S>> {
         let address = address.to_address()?;
         let mut seed = [0; 8];
-        os::random_bytes(&mut seed)?;
+        registry.random_bytes(&mut seed)?;
         let now = registry.now();
         let seed = u64::from_le_bytes(seed);
         let further = Further::new(&self.limits, self.order, self.token.as_ref(), seed);

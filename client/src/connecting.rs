@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use onceloop_endpoint::{Address, Closed, Connection};
 use onceloop_reactor::{Id, Registry, Stream};
@@ -23,8 +24,24 @@ pub(crate) struct Targets {
 
 /// What to try next.
 enum Target {
-    Resolve(Address),
-    Stream(io::Result<Stream>),
+    Place(Place),
+    Resolve(String),
+}
+
+/// A socket of a server.
+pub(crate) enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Begins to connect to it.
+    pub(crate) fn connect<S>(&self, registry: &mut Registry<S>) -> io::Result<Stream> {
+        match self {
+            Place::Tcp(address) => registry.connect(address),
+            Place::Unix(path) => registry.connect_unix(path),
+        }
+    }
 }
 
 impl Targets {
@@ -41,25 +58,24 @@ impl Targets {
         self.candidates.clear();
     }
 
-    /// Returns another stream to where the connection there is leads.
-    pub(crate) fn again(&self) -> io::Result<Stream> {
+    /// Returns where the connection there is leads, for another one.
+    pub(crate) fn current(&self) -> Option<Place> {
         match (&self.address, self.current) {
-            (Address::Unix(path), _) => Stream::connect_unix(path),
-            (Address::Tcp(address), _) => Stream::connect(address),
-            (_, Some(address)) => Stream::connect(&address),
-            (_, None) => Err(io::ErrorKind::NotConnected.into()),
+            (Address::Unix(path), _) => Some(Place::Unix(path.clone())),
+            (Address::Tcp(address), _) => Some(Place::Tcp(*address)),
+            (_, current) => current.map(Place::Tcp),
         }
     }
 
     fn next(&mut self) -> Target {
-        match (&self.address, self.candidates.pop_front()) {
-            (Address::Unix(path), _) => Target::Stream(Stream::connect_unix(path)),
-            (Address::Tcp(address), _) => Target::Stream(Stream::connect(address)),
-            (_, Some(address)) => {
-                self.current = Some(address);
-                Target::Stream(Stream::connect(&address))
-            }
-            (address, None) => Target::Resolve(address.clone()),
+        if let Some(address) = self.candidates.pop_front() {
+            self.current = Some(address);
+            return Target::Place(Place::Tcp(address));
+        }
+        match &self.address {
+            Address::Unix(path) => Target::Place(Place::Unix(path.clone())),
+            Address::Tcp(address) => Target::Place(Place::Tcp(*address)),
+            name => Target::Resolve(name.to_string()),
         }
     }
 }
@@ -76,9 +92,10 @@ impl<S: 'static> Core<S> {
                 core.change(State::Connecting);
             }
             let result = match core.targets.next() {
-                Target::Resolve(address) => Self::resolve(registry, id, address),
-                Target::Stream(Ok(stream)) => Self::open(registry, id, stream),
-                Target::Stream(Err(error)) => Err(error),
+                Target::Resolve(name) => Self::resolve(registry, id, &name),
+                Target::Place(place) => {
+                    place.connect(registry).and_then(|stream| Self::open(registry, id, stream))
+                }
             };
             if let Err(error) = result {
                 Self::attempt_failed(registry, id, &Closed::ConnectFailed(error).to_string());
@@ -87,13 +104,9 @@ impl<S: 'static> Core<S> {
         Self::arm(registry, id);
     }
 
-    fn resolve(registry: &mut Registry<S>, id: Id<Self>, address: Address) -> io::Result<()> {
-        let job = move || address.resolve();
+    fn resolve(registry: &mut Registry<S>, id: Id<Self>, name: &str) -> io::Result<()> {
         registry
-            .offload(job, move |resolved, cx| {
-                let resolved = resolved.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-                Self::on_resolved(cx.registry, id, resolved);
-            })
+            .resolve(name, move |resolved, cx| Self::on_resolved(cx.registry, id, resolved))
             .map_err(io::Error::other)?;
         if let Some(core) = registry.get_mut(id) {
             core.link = Link::Resolving;

@@ -3,6 +3,7 @@
 //! When it is wanted and what goes over it, the session decides; here it is opened, fed and closed.
 //! Nothing that happens to it is told to the program.
 
+use std::io;
 use std::time::Instant;
 
 use onceloop_endpoint::{Closed, Connection};
@@ -49,7 +50,8 @@ impl<S: 'static> Core<S> {
 
     fn open_second(registry: &mut Registry<S>, id: Id<Self>) {
         let Some(core) = registry.get(id) else { return };
-        let opened = core.targets.again();
+        let place = core.targets.current().ok_or_else(|| io::ErrorKind::NotConnected.into());
+        let opened = place.and_then(|place| place.connect(registry));
         let opened = opened.and_then(|stream| Self::insert(registry, id, stream, Lane::Second));
         let now = registry.now();
         let Some(core) = registry.get_mut(id) else { return };

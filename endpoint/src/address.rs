@@ -22,7 +22,8 @@ pub enum Address {
 impl Address {
     /// Returns the TCP addresses that this one stands for; none for a Unix socket.
     ///
-    /// A name is looked up, and that may block for seconds: on a loop, do it in an offloaded job.
+    /// A name is looked up in the system, and that may block for seconds: on a loop, use
+    /// [`Registry::resolve`](onceloop_reactor::Registry::resolve).
     ///
     /// # Errors
     /// If the name is unknown, or the system cannot tell.

@@ -113,7 +113,8 @@ impl<S: 'static> Builder<S> {
     ) -> Result<Server<S>, ListenError> {
         let address = address.to_address()?;
         let server = self.start(registry)?;
-        let attached = bind(&address).and_then(|listener| server.attach(registry, listener));
+        let attached =
+            bind(registry, &address).and_then(|listener| server.attach(registry, listener));
         attached.map_err(|error| {
             server.close(registry);
             ListenError::Io(error)
@@ -136,7 +137,7 @@ impl<S: 'static> Builder<S> {
         builtin::add(&mut self.handlers);
         note_descriptors(self.limits.connections_max);
         let mut random = [0; 16];
-        os::random_bytes(&mut random)?;
+        registry.random_bytes(&mut random)?;
         let core = registry.insert(Core {
             table: Table::new(self.limits.clone(), random),
             handlers: Rc::new(self.handlers),
@@ -178,13 +179,18 @@ fn note_descriptors(connections_max: usize) {
 /// Listens where the address says. Of a name's addresses it is the first that can be listened at.
 ///
 /// A name is looked up, and that blocks.
-pub(crate) fn bind(address: &Address) -> io::Result<Listener> {
-    if let Address::Unix(path) = address {
-        return Listener::unix(path);
-    }
+pub(crate) fn bind<S: 'static>(
+    registry: &mut Registry<S>,
+    address: &Address,
+) -> io::Result<Listener> {
+    let candidates = match address {
+        Address::Unix(path) => return registry.listen_unix(path),
+        Address::Tcp(address) => vec![*address],
+        name => registry.resolve_blocking(&name.to_string())?,
+    };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for candidate in address.resolve()? {
-        match Listener::tcp(candidate) {
+    for candidate in candidates {
+        match registry.listen(candidate) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = cannot_listen(candidate, &error),
         }

@@ -9,7 +9,7 @@ use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{self, Frame, Header, Kind, MAGIC};
 use onceloop_protocol::handshake::{Hello, Resume};
 use onceloop_protocol::table::{Cancelled, Refusal, SessionKey};
-use onceloop_reactor::{Cx, Id, Peer as Address, os};
+use onceloop_reactor::{Cx, Id, Peer as Address};
 
 use crate::core::Core;
 use crate::{acceptor, drain, request};
@@ -265,7 +265,7 @@ fn hello<S: 'static>(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let mut secret = [0; 16];
-    if let Err(error) = os::random_bytes(&mut secret) {
+    if let Err(error) = cx.registry.random_bytes(&mut secret) {
         log::error!("the system gives no random bytes: {error}");
         return Err(Refusal::new(Code::Busy, "the server cannot make a session id now"));
     }

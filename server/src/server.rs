@@ -43,7 +43,7 @@ impl<S: 'static> Server<S> {
     /// # Errors
     /// If the address is none, is taken, or the server is gone or draining.
     pub fn listen(self, registry: &mut Registry<S>, address: impl ToAddress) -> io::Result<()> {
-        let listener = bind(&address.to_address()?)?;
+        let listener = bind(registry, &address.to_address()?)?;
         self.attach(registry, listener)
     }
 
