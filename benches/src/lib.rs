@@ -10,6 +10,7 @@
 mod capacity;
 mod child;
 mod control;
+mod cuts;
 mod frames;
 mod hgrm;
 mod load;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.role {
         None => run::bench(&cli.bench),
+        Some(Role::Cuts(options)) => cuts::bench(&options),
         Some(Role::Protection(options)) => protection::bench(&options),
         Some(Role::Serve { options }) => server::serve(&options).map(|()| true),
         Some(Role::Load { options }) => load::drive(&options).map(|()| true),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::protection;
+use crate::{cuts, protection};
 
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
@@ -26,6 +26,7 @@ pub(crate) struct Cli {
 /// Other benchmarks, and the parts that the program starts of itself.
 #[derive(Subcommand)]
 pub(crate) enum Role {
+    Cuts(cuts::Options),
     Protection(protection::Options),
     #[command(hide = true)]
     Serve {

@@ -26,6 +26,9 @@ enum Command {
     C10k(benches::Arguments),
     /// Calls a method of a server and prints the reply as JSON.
     Call(call::Arguments),
+    /// Cuts connections at random under load and counts calls lost, run twice and run once.
+    #[command(disable_help_flag = true)]
+    Cuts(benches::Arguments),
     /// Measures what it costs a server that a call runs once.
     #[command(disable_help_flag = true)]
     Protection(benches::Arguments),
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::C10k(arguments) => benches::run(&[], &arguments),
         Command::Call(arguments) => call::run(&arguments),
+        Command::Cuts(arguments) => benches::run(&["cuts"], &arguments),
         Command::Protection(arguments) => benches::run(&["protection"], &arguments),
         Command::Serve(arguments) => serve::run(&arguments),
     };
