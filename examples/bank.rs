@@ -2,7 +2,8 @@
 //! money is gone: what it may do then is what its semantics say.
 //!
 //! The wire of this example (`story/wire.rs`) really loses what is said: it cuts the connection after
-//! the request was delivered and before the reply is. *Blind retry* is what clients do that have
+//! the request was delivered and before the reply is. All of it is on one host of a simulated
+//! world (`onceloop::sim`). *Blind retry* is what clients do that have
 //! nothing but a timeout: they send the request again. Here that is an at-least-once call of a method
 //! that someone has declared idempotent, which a debit is not.
 //!
@@ -14,10 +15,11 @@ use onceloop::protocol::handshake::Order;
 use onceloop::{Builder, CallOptions, Client, Method, Ran};
 use story::{Answer, Harm, Outcome, Story, told};
 
-/// Accounts of the transfers, and what is in each at first.
+/// Accounts of the transfers, and what is in them at first, together.
 const ACCOUNTS: usize = 4;
-const DOLLARS_EACH: i64 = 250;
-const TRANSFERS: usize = 40;
+const DOLLARS: i64 = 1_000;
+/// Half of them debits, half credits.
+const CALLS: usize = 80;
 
 onceloop::service! {
     /// Accounts.
@@ -42,6 +44,10 @@ struct Bank {
 }
 
 impl Bank {
+    fn new() -> Bank {
+        Bank { accounts: vec![DOLLARS / ACCOUNTS as i64; ACCOUNTS], ran: 0 }
+    }
+
     fn change(&mut self, account: usize, dollars: i64) -> Result<i64, &'static str> {
         self.ran += 1;
         let balance = self.accounts.get_mut(account).ok_or("no such account")?;
@@ -85,9 +91,9 @@ impl Choice {
 
     fn options(self) -> CallOptions {
         match self {
-            Choice::BlindRetry => CallOptions::new().at_least_once(),
-            Choice::AtMostOnce => CallOptions::new().at_most_once(),
-            Choice::ExactlyOnce => CallOptions::new(),
+            Choice::BlindRetry => CallOptions::new().no_deadline().at_least_once(),
+            Choice::AtMostOnce => CallOptions::new().no_deadline().at_most_once(),
+            Choice::ExactlyOnce => CallOptions::new().no_deadline(),
         }
     }
 }
@@ -119,7 +125,7 @@ fn main() -> Outcome<()> {
             debit(failure, choice)?;
         }
     }
-    println!("{TRANSFERS} transfers, and of eight calls one request and one reply are lost:");
+    println!("{} transfers, and of eight calls one request and one reply are lost:", CALLS / 2);
     for choice in Choice::ALL {
         transfer(choice)?;
     }
@@ -140,7 +146,7 @@ fn debit(failure: Failure, choice: Choice) -> Outcome<()> {
     } else {
         call_and_fail(&mut story, client, choice, failure, bank::debit)?
     };
-    let Bank { accounts, ran } = &story.state;
+    let Bank { accounts, ran } = story.state();
     let (name, told) = (choice.name(), told(&answer));
     println!("  {name:12}  the caller is told {told:13}  ran {ran} times, ${} left", accounts[0]);
     Ok(())
@@ -167,27 +173,25 @@ where
 /// Moves money about, each time by a debit and a credit, over a wire that loses one request and one
 /// reply in eight calls. Whatever is lost, no money may be.
 fn transfer(choice: Choice) -> Outcome<()> {
-    let accounts = vec![DOLLARS_EACH; ACCOUNTS];
-    let mut story = Story::begin(Bank { accounts, ran: 0 }, server())?;
+    let mut story = Story::begin(Bank::new(), server())?;
     let client = story.client(Order::Unordered)?;
-    let mut calls = 0;
-    for n in 0..TRANSFERS {
-        let (from, to, dollars) = (n % ACCOUNTS, (n + 1) % ACCOUNTS, 1 + n as i64 % 7);
-        for (is_debit, account) in [(true, from), (false, to)] {
-            match calls % 8 {
-                2 => story.harm(Harm::LoseReply),
-                5 => story.harm(Harm::LoseRequest),
-                _ => {}
-            }
-            calls += 1;
-            change(&mut story, client, choice, is_debit, account, dollars)?;
+    for call in 0..CALLS {
+        match call % 8 {
+            2 => story.harm(Harm::LoseReply),
+            5 => story.harm(Harm::LoseRequest),
+            _ => {}
         }
+        let n = call / 2;
+        let (from, to, dollars) = (n % ACCOUNTS, (n + 1) % ACCOUNTS, 1 + n as i64 % 7);
+        let is_debit = call % 2 == 0;
+        let account = if is_debit { from } else { to };
+        change(&mut story, client, choice, is_debit, (account, dollars))?;
     }
-    let before = DOLLARS_EACH * ACCOUNTS as i64;
-    let after: i64 = story.state.accounts.iter().sum();
-    let verdict = if after == before { "conserved" } else { "NOT conserved" };
-    let (name, ran) = (choice.name(), story.state.ran);
-    println!("  {name:12}  {calls} calls ran {ran} times; ${before} became ${after}: {verdict}");
+    let Bank { accounts, ran } = story.state();
+    let after: i64 = accounts.iter().sum();
+    let verdict = if after == DOLLARS { "conserved" } else { "NOT conserved" };
+    let name = choice.name();
+    println!("  {name:12}  {CALLS} calls ran {ran} times; ${DOLLARS} became ${after}: {verdict}");
     Ok(())
 }
 
@@ -197,10 +201,9 @@ fn change(
     client: Client<Bank>,
     choice: Choice,
     is_debit: bool,
-    account: usize,
-    dollars: i64,
+    args: (usize, i64),
 ) -> Outcome<()> {
-    let (options, args) = (choice.options(), (account, dollars));
+    let options = choice.options();
     loop {
         let answer = match (choice, is_debit) {
             (Choice::BlindRetry, true) => story.call(client, options, bank::debit_blindly, args)?,

@@ -9,6 +9,8 @@
 //! another call; no table can tell. The library's own retry keeps the name of the call, and a
 //! connection that it has left for another is dead: nothing that comes by it runs any more.
 //!
+//! All of it is on one host of a simulated world (`onceloop::sim`): seconds pass in no time.
+//!
 //! Run it: `cargo run --example kv`
 
 mod story;
@@ -21,9 +23,9 @@ use onceloop::{Builder, CallOptions, Client, Method, Ran};
 use story::{Answer, Harm, Outcome, Story};
 
 /// When a blind client gives up waiting.
-const TIMEOUT: Duration = Duration::from_millis(250);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the store takes for a large value.
-const SLOW: Duration = Duration::from_millis(50);
+const SLOW: Duration = Duration::from_secs(1);
 
 onceloop::service! {
     /// Values by key.
@@ -100,7 +102,7 @@ fn main() -> Outcome<()> {
 /// The story of the late put. Without an order it is told of a client that retries blindly.
 fn late_put(name: &str, order: Option<Order>) -> Outcome<()> {
     let mut story = Story::begin(Store::default(), server())?;
-    let client = story.impatient_client(order.unwrap_or(Order::Unordered))?;
+    let client = story.client(order.unwrap_or(Order::Unordered))?;
     story.harm(Harm::HoldRequest);
     for value in ["10", "20"] {
         write(&mut story, client, order.is_some(), kv::put, ("k", value))?;
@@ -166,6 +168,6 @@ where
 fn tell(name: &str, mut story: Story<Store>, what: &str) -> Outcome<()> {
     let client = story.client(Order::Unordered)?;
     let read = story.call(client, CallOptions::new().at_least_once(), kv::get, ("k",))??;
-    println!("  {name:22}  get returns {read:3}  {} writes ran; {what}", story.state.writes);
+    println!("  {name:22}  get returns {read:3}  {} writes ran; {what}", story.state().writes);
     Ok(())
 }

@@ -1,42 +1,43 @@
-//! What the examples that tell a story share: a server, its clients and the wire between them, on
-//! one loop. The wire loses what it is told to lose, so that a story goes the same way each time.
+//! What the examples that tell a story share: a server, its clients and the wire between them, on a
+//! host of a simulated world (`onceloop::sim`). They are the same servers and clients as on sockets;
+//! but time costs nothing there, and a seed tells all that happens: each run prints the same.
 #![allow(dead_code, reason = "no story needs all of it")]
 
 mod wire;
 
 use std::cell::Cell;
 use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use onceloop::protocol::handshake::Order;
+use onceloop::sim::{Faults, Host, Program, Simulation, Step};
 use onceloop::{
-    Address, Builder, CallError, CallOptions, Client, Limits, Method, Ran, Reactor, Server,
+    Address, Builder, CallError, CallOptions, Client, Config, Limits, Method, Ran, Reactor,
+    Registry, Server,
 };
 
 pub(crate) use wire::Harm;
 use wire::Wire;
 
-/// What the parts of a story may fail with: sockets that are refused.
+/// What the parts of a story may fail with.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How a call ended.
 pub(crate) type Answer<M> = Result<<M as Method>::Owned, CallError<<M as Method>::Error>>;
 
-/// How long a turn waits, if nothing happens, before the story looks again.
-const TURN: Duration = Duration::from_millis(20);
+/// Of which nothing hangs here but how long things take: what fails is what the story says.
+const SEED: u64 = 0;
 
 /// Longer than any story.
-const NEVER: Duration = Duration::from_secs(3_600);
+const NEVER: Duration = Duration::from_secs(24 * 3_600);
 
-/// How long a story waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A loop, and who is on it.
+/// A world in which a story is told, and who is in it.
 pub(crate) struct Story<S: 'static> {
-    /// The state of the server's handlers.
-    pub(crate) state: S,
-    reactor: Reactor<S>,
+    simulation: Simulation,
+    host: Host,
     server: Server<S>,
     wire: Wire,
 }
@@ -47,42 +48,46 @@ pub(crate) struct Call<M: Method> {
 }
 
 impl<S: 'static> Story<S> {
+    /// Begins with a server, whose handlers have this state.
     pub(crate) fn begin(state: S, server: Builder<S>) -> Outcome<Story<S>> {
-        let mut reactor = Reactor::new()?;
-        let server = server.listen(reactor.registry(), "127.0.0.1:0")?;
-        let address = address(server, &mut reactor)?;
-        let wire = Wire::new(reactor.registry(), address)?;
-        Ok(Story { state, reactor, server, wire })
+        let mut simulation = Simulation::new(SEED, Faults::none());
+        let host = simulation.world().host("stage");
+        let mut state = Some(state);
+        simulation.add(host.clone(), move |host| {
+            let reactor = Reactor::simulated(host, Config::simulated());
+            let state = state.take().ok_or_else(|| io::Error::other("it is told once"))?;
+            Ok(Box::new(Program::new(reactor, state)))
+        });
+        let registry = registry::<S>(&mut simulation, &host);
+        let server = server.listen(registry, "127.0.0.1:0")?;
+        let wire = Wire::new(registry, address(server, registry)?)?;
+        Ok(Story { simulation, host, server, wire })
     }
 
-    /// Makes a client at the other end of the wire. It connects again in milliseconds.
+    /// Returns the state of the server's handlers.
+    pub(crate) fn state(&mut self) -> &S {
+        &program(&mut self.simulation, &self.host).state
+    }
+
+    /// Makes a client at the other end of the wire.
     pub(crate) fn client(&mut self, order: Order) -> Outcome<Client<S>> {
-        self.connect(limits(), order)
-    }
-
-    /// Makes a client that takes silence for a loss after milliseconds, too, not after seconds.
-    pub(crate) fn impatient_client(&mut self, order: Order) -> Outcome<Client<S>> {
-        let mut limits = limits();
-        limits.retransmit_timeout = Duration::from_millis(50);
-        self.connect(limits, order)
+        let address = self.wire.address;
+        Ok(Client::builder().order(order).connect(self.registry(), address)?)
     }
 
     /// Makes a client that has one connection and no other after it.
     pub(crate) fn client_of_one_connection(&mut self) -> Outcome<Client<S>> {
-        let mut limits = limits();
+        let mut limits = Limits::default();
         limits.backoff_min = NEVER;
         limits.backoff_max = NEVER;
-        self.connect(limits, Order::Unordered)
-    }
-
-    fn connect(&mut self, limits: Limits, order: Order) -> Outcome<Client<S>> {
-        let builder = Client::builder().limits(limits).order(order);
-        Ok(builder.connect(self.reactor.registry(), self.wire.address)?)
+        let address = self.wire.address;
+        Ok(Client::builder().limits(limits).connect(self.registry(), address)?)
     }
 
     /// Harms what is said next, once.
     pub(crate) fn harm(&mut self, harm: Harm) {
-        self.wire.harm_next(self.reactor.registry(), harm);
+        let wire = self.wire;
+        wire.harm_next(self.registry(), harm);
     }
 
     /// Calls, and does not wait.
@@ -95,19 +100,19 @@ impl<S: 'static> Story<S> {
     ) -> Call<M> {
         let answer = Rc::new(Cell::new(None));
         let slot = Rc::clone(&answer);
-        client.call_with(self.reactor.registry(), options, method, args, move |reply, _| {
+        client.call_with(self.registry(), options, method, args, move |reply, _| {
             slot.set(Some(reply.map(M::into_owned)));
         });
         Call { answer }
     }
 
-    /// Turns the loop until a call has ended. It does: every call has a deadline.
+    /// Lets time pass until a call has ended.
     pub(crate) fn wait<M: Method>(&mut self, call: &Call<M>) -> Outcome<Answer<M>> {
         loop {
             if let Some(answer) = call.answer.take() {
                 return Ok(answer);
             }
-            self.turn()?;
+            self.step()?;
         }
     }
 
@@ -123,10 +128,11 @@ impl<S: 'static> Story<S> {
         self.wait(&call)
     }
 
-    /// Turns the loop until the harm is done.
+    /// Lets time pass until the harm is done.
     pub(crate) fn wait_for_harm(&mut self) -> Outcome<()> {
-        while self.wire.is_to_harm(self.reactor.registry()) {
-            self.turn()?;
+        let wire = self.wire;
+        while wire.is_to_harm(self.registry()) {
+            self.step()?;
         }
         Ok(())
     }
@@ -134,49 +140,50 @@ impl<S: 'static> Story<S> {
     /// Ends the server and starts another. The state outlives that, as if it were on a disk; the
     /// sessions, which were in memory, are forgotten.
     pub(crate) fn crash(&mut self, next: Builder<S>) -> Outcome<()> {
-        self.server.close(self.reactor.registry());
-        self.server = next.listen(self.reactor.registry(), "127.0.0.1:0")?;
-        let address = address(self.server, &mut self.reactor)?;
-        self.wire.lead_to(self.reactor.registry(), address);
+        let registry = registry::<S>(&mut self.simulation, &self.host);
+        self.server.close(registry);
+        self.server = next.listen(registry, "127.0.0.1:0")?;
+        let address = address(self.server, registry)?;
+        self.wire.lead_to(registry, address);
         Ok(())
     }
 
     /// Lets what was held up arrive, and returns whether there was still a connection for it.
     pub(crate) fn let_it_arrive(&mut self) -> bool {
-        self.wire.let_it_arrive(self.reactor.registry())
+        let wire = self.wire;
+        wire.let_it_arrive(self.registry())
     }
 
-    /// Turns the loop until the state is so.
+    /// Lets time pass until the state is so.
     pub(crate) fn until(&mut self, is_so: impl Fn(&S) -> bool) -> Outcome<()> {
-        let give_up_at = Instant::now() + PATIENCE;
-        while !is_so(&self.state) {
-            if Instant::now() > give_up_at {
-                return Err("what the story waits for does not happen".into());
-            }
-            self.turn()?;
+        while !is_so(self.state()) {
+            self.step()?;
         }
         Ok(())
     }
 
-    fn turn(&mut self) -> Outcome<()> {
-        self.reactor.turn(&mut self.state, Some(TURN))?;
+    fn step(&mut self) -> Outcome<()> {
+        if self.simulation.step() == Step::Idle || self.simulation.world().now() > NEVER {
+            return Err("what the story waits for does not happen".into());
+        }
         Ok(())
+    }
+
+    fn registry(&mut self) -> &mut Registry<S> {
+        registry(&mut self.simulation, &self.host)
     }
 }
 
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.backoff_min = Duration::from_millis(1);
-    limits.backoff_max = Duration::from_millis(10);
-    limits.retries_per_second = 1_000;
-    limits
+fn program<'a, S: 'static>(simulation: &'a mut Simulation, host: &Host) -> &'a mut Program<S> {
+    simulation.program(host).expect("nothing ends the process of a story")
 }
 
-fn address<S: 'static>(
-    server: Server<S>,
-    reactor: &mut Reactor<S>,
-) -> Outcome<std::net::SocketAddr> {
-    match server.local_addresses(reactor.registry()).first() {
+fn registry<'a, S: 'static>(simulation: &'a mut Simulation, host: &Host) -> &'a mut Registry<S> {
+    program(simulation, host).reactor.registry()
+}
+
+fn address<S: 'static>(server: Server<S>, registry: &Registry<S>) -> Outcome<SocketAddr> {
+    match server.local_addresses(registry).first() {
         Some(Address::Tcp(address)) => Ok(*address),
         _ => Err("the server listens nowhere".into()),
     }

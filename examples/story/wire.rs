@@ -35,7 +35,7 @@ impl Wire {
         registry: &mut Registry<S>,
         target: SocketAddr,
     ) -> io::Result<Wire> {
-        let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener = registry.listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr().tcp().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let gate = Gate { listener, target, accepted: Vec::new(), harm: None, held_up: None };
         Ok(Wire { address, gate: registry.insert(gate)? })
@@ -127,7 +127,7 @@ impl Pipe {
         near: Stream,
         target: SocketAddr,
     ) -> io::Result<()> {
-        let far = Stream::connect(&target)?;
+        let far = registry.connect(&target)?;
         let near = registry.insert(Pipe::new(near, gate, true))?;
         let far = registry.insert(Pipe::new(far, gate, false))?;
         for (this, other) in [(near, far), (far, near)] {
