@@ -207,6 +207,21 @@ fn kv_reads_what_was_put_last_and_blind_retry_does_not() {
 }
 
 #[test]
+fn simulate_conserves_money_in_every_world_and_blind_retry_does_not() {
+    let output = run(&mut example("simulate"));
+    let worlds = |name: &str| -> u64 {
+        let start = format!("{name}: money conserved in ");
+        let number = line(&output, &start)[start.len()..].split(' ').next();
+        number.and_then(|n| n.parse().ok()).expect("a number")
+    };
+    assert_eq!(worlds("exactly once"), 100, "{output}");
+    assert!(worlds("blind retry") < 100, "{output}");
+    assert_eq!(output, run(&mut example("simulate")), "seeds tell all that happens");
+    let trace = run(example("simulate").arg("3"));
+    assert!(trace.lines().count() > 100 && trace.contains("$1000 became "), "{trace}");
+}
+
+#[test]
 fn time_sync_finds_the_offset_within_its_own_bound() {
     let output = run(&mut example("time_sync"));
     let seconds = |start: &str| -> f64 {
