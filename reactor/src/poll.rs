@@ -16,6 +16,7 @@ pub(crate) enum Poll {
 
 impl Poll {
     /// Reads the clock.
+    #[inline]
     pub(crate) fn now(&self) -> Instant {
         match self {
             Self::Mio(_) => Instant::now(),
@@ -24,6 +25,7 @@ impl Poll {
     }
 
     /// Whether events wait of which only the simulated world knows.
+    #[inline]
     pub(crate) fn has_events(&self) -> bool {
         match self {
             Self::Mio(_) => false,

@@ -155,10 +155,23 @@ impl Inner {
             connection.pipes[1 - to].end = Some(End::Fin);
         }
         self.fault(host, fault, key.number);
+        self.tell_room(key, 1 - to);
         if ends {
             self.arrived(key, to, Arrival::End(End::Fin));
         } else if doom == DoomKind::Cut {
             self.break_side(key, to, io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    /// Sees to it that a side which was told that there is no room is told that there is again.
+    pub(crate) fn tell_room(&mut self, key: Key, side: usize) {
+        let now = self.now;
+        let Some(connection) = self.connection(key) else { return };
+        let pipe = &mut connection.pipes[side];
+        if pipe.was_full && pipe.has_much_room() && !pipe.tells_room {
+            pipe.tells_room = true;
+            let at = connection.arrival(now);
+            self.queue.push(at, Event::Room { side, key });
         }
     }
 

@@ -73,13 +73,16 @@ mod random;
 mod simulation;
 mod socket;
 mod strikes;
+mod system;
+mod tally;
 mod trace;
 mod world;
 
-pub use faults::{Fault, Faults, Tally};
+pub use faults::Faults;
 pub use host::Host;
 pub use random::Random;
 pub use simulation::{KillMode, Process, Program, Simulation, Step};
 pub(crate) use socket::{Acceptor, Seat, Socket};
+pub use tally::{Fault, Tally};
 pub use trace::{Line, What};
 pub use world::World;

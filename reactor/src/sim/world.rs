@@ -150,6 +150,10 @@ impl World {
     pub(crate) fn inner_mut(&self) -> RefMut<'_, Inner> {
         self.0.borrow_mut()
     }
+
+    pub(crate) fn try_inner_mut(&self) -> Option<RefMut<'_, Inner>> {
+        self.0.try_borrow_mut().ok()
+    }
 }
 
 impl fmt::Debug for World {
