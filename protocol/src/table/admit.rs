@@ -166,12 +166,19 @@ impl Table {
                 "the deadline passed before the call started",
             ));
         }
-        self.room(key, request.frame.body.len())
+        let is_oldest = !header.flags.contains(Flags::UNPROTECTED)
+            && self.sessions.get(key).is_some_and(|session| header.seq == session.floor + 1);
+        self.room(key, request.frame.body.len(), is_oldest)
     }
 
     /// Row 12, "over quota": room for one more handler, its arguments and its reply.
+    ///
+    /// The oldest call of a session that is not acknowledged holds up the acknowledgement of all that
+    /// came after it, and so their replies. Refused for want of room for replies it would be refused
+    /// for ever. So of a session's room the others leave it one reservation, and where all sessions'
+    /// room is full it runs all the same: its reply is kept if there is room when it ends.
     #[inline]
-    fn room(&self, key: SessionKey, argument_bytes: usize) -> Option<Refusal> {
+    fn room(&self, key: SessionKey, argument_bytes: usize, is_oldest: bool) -> Option<Refusal> {
         let limits = &self.limits;
         let session = self.sessions.get(key)?;
         let reserved = limits.reply_reservation_bytes;
@@ -188,11 +195,13 @@ impl Table {
         if self.in_flight_bytes + argument_bytes > limits.in_flight_bytes_max {
             return busy("the running calls' arguments take all the memory set aside for them");
         }
-        let kept = session.kept_bytes as usize + (in_flight + 1) * reserved;
+        let reservations = if is_oldest { 1 } else { 2 };
+        let kept = session.kept_bytes as usize + (in_flight + reservations) * reserved;
         if kept > limits.kept_reply_bytes_per_session_max {
             return busy("too many reply bytes of this session are unacknowledged");
         }
-        if self.replies.bytes() + (self.calls.len() + 1) * reserved > limits.kept_reply_bytes_max {
+        let kept = self.replies.bytes() + (self.calls.len() + 1) * reserved;
+        if kept > limits.kept_reply_bytes_max && !is_oldest {
             return busy("too many reply bytes are unacknowledged on this server");
         }
         None

@@ -59,12 +59,14 @@ impl Table {
         };
         debug_assert_eq!(pending, key);
         // What the other calls have reserved is theirs: an answer within its own reservation always
-        // fits, and a large one never costs another call its small one.
+        // fits its session, and a large one never costs another call its small one, nor the oldest
+        // call its turn.
         let limits = &self.limits;
         let reserved = limits.reply_reservation_bytes;
         let kept = session.kept_bytes as usize + answer.len();
-        let fits = kept + session.in_flight as usize * reserved
-            <= limits.kept_reply_bytes_per_session_max
+        let leaves_room = call.seq > session.floor + 1 && answer.len() > reserved;
+        let reservations = session.in_flight as usize + usize::from(leaves_room);
+        let fits = kept + reservations * reserved <= limits.kept_reply_bytes_per_session_max
             && self.replies.bytes() + answer.len() + self.calls.len() * reserved
                 <= limits.kept_reply_bytes_max;
         let done = match u32::try_from(kept) {

@@ -115,16 +115,46 @@ fn unacknowledged_replies_are_never_evicted_new_calls_are_refused() {
         ..Limits::default()
     };
     let mut f = Fixture::with(limits, Order::Unordered);
-    for seq in 1..=10 {
+    for seq in 1..=9 {
         f.run(copy(seq), &[u8::try_from(seq).unwrap(); 100]);
     }
-    assert_eq!(f.send(copy(11)).code(), Code::Busy);
-    for seq in 1..=10 {
+    assert_eq!(f.send(copy(10)).code(), Code::Busy, "what is left is the oldest call's");
+    for seq in 1..=9 {
         let kept = vec![u8::try_from(seq).unwrap(); 100];
         assert_eq!(f.send(copy(seq)), Found::Again(kept), "seq {seq}");
     }
     f.send(copy(11).ack(1)).run();
     assert_eq!(f.send(copy(12).ack(1)).code(), Code::Busy, "its room is reserved");
+}
+
+/// The acknowledgement of all that came after it waits for the oldest call: refused for want of room
+/// for its reply, it would be refused for ever.
+#[test]
+fn the_oldest_call_runs_however_many_replies_wait_for_it() {
+    let limits = Limits {
+        kept_reply_bytes_per_session_max: 1_000,
+        kept_reply_bytes_max: 1_500,
+        reply_reservation_bytes: 100,
+        ..Limits::default()
+    };
+    let mut f = Fixture::with(limits, Order::Unordered);
+    let (other, _) = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    // The first and the third were refused for another reason, or lost.
+    f.run(copy(2), &[2; 20]);
+    f.run(copy(4), &[4; 880]);
+    assert_eq!(f.send(copy(5)).code(), Code::Busy);
+    f.run(copy(1), &[1; 100]);
+    assert_eq!(f.send(copy(1)), Found::Again(vec![1; 100]), "its room was left to it");
+    f.run(copy(3).ack(2), &[3; 100]);
+    // No session's, and yet all sessions' room is taken.
+    for seq in 2..=6 {
+        let call = f.send_to(other, copy(seq).on(SECOND)).run();
+        f.complete(call, &[0; 100]);
+    }
+    assert_eq!(f.send_to(other, copy(7).on(SECOND)).code(), Code::Busy);
+    let call = f.send_to(other, copy(1).on(SECOND)).run();
+    f.complete(call, &[0; 100]);
+    assert_eq!(f.send_to(other, copy(1).on(SECOND)).code(), Code::NotRetained);
 }
 
 #[test]

@@ -286,6 +286,7 @@ fn of_a_reply_too_large_to_keep_the_fact_is_kept() {
     let refusal = f.send(copy(1)).refused();
     assert_eq!((refusal.code, refusal.code.class()), (Code::NotRetained, Class::Executed));
     assert_eq!(f.report(1), CellReport::Finished);
+    f.acknowledge(1);
     let call = f.send(copy(2)).run();
     f.complete(call, &[0; 8 * 1024]);
     assert_eq!(f.send(copy(2)), Found::Again(vec![0; 8 * 1024]), "exactly as much as fits");
