@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const CRATES: [&str; 7] = ["reactor", "protocol", "endpoint", "server", "client", "cli", "benches"];
+const CRATES: [&str; 8] =
+    ["reactor", "protocol", "endpoint", "server", "client", "sim", "cli", "benches"];
 
 /// Collects the source files below a folder, but for unit tests and the crates' roots.
 fn sources(folder: &Path, found: &mut BTreeSet<String>) {
@@ -50,6 +51,7 @@ fn links_in_the_documents_lead_somewhere() {
         "docs/PROTOCOL.md",
         "docs/SEMANTICS.md",
         "benches/README.md",
+        "sim/README.md",
     ];
     for name in pages {
         let path = Path::new(ROOT).join(name);

@@ -1,10 +1,11 @@
-//! The command `onceloop`: a server to try, calls by hand, and the benchmarks.
+//! The command `onceloop`: a server to try, calls by hand, the benchmarks and the simulator.
 
 mod benches;
 mod call;
 mod json;
 mod serve;
 mod services;
+mod sim;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -34,16 +35,22 @@ enum Command {
     Protection(benches::Arguments),
     /// Serves a few small services, to be called by `onceloop call`.
     Serve(serve::Arguments),
+    /// Runs whole servers and clients on a simulated network that fails, and checks every promise.
+    Sim(sim::Arguments),
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // In a simulation everything fails, on purpose: to warn of it would be noise.
+    let filter = if matches!(command, Command::Sim(_)) { "off" } else { "warn" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    let result = match command {
         Command::C10k(arguments) => benches::run(&[], &arguments),
         Command::Call(arguments) => call::run(&arguments),
         Command::Cuts(arguments) => benches::run(&["cuts"], &arguments),
         Command::Protection(arguments) => benches::run(&["protection"], &arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         complain(&*error);

@@ -72,6 +72,17 @@ impl<S: 'static> Server<S> {
         registry.get(self.core).map(Stats::of).unwrap_or_default()
     }
 
+    /// Checks all that must hold between what the server keeps of sessions and calls. It takes as long
+    /// as going over all of it: for tests and simulations.
+    ///
+    /// # Panics
+    /// If something does not hold.
+    pub fn check_invariants(self, registry: &Registry<S>) {
+        if let Some(core) = registry.get(self.core) {
+            core.table.check_invariants();
+        }
+    }
+
     /// Shuts down: no new connection, no new call; what runs may end, and what has ended is
     /// written. When all connections are closed, or `within` has passed, `done` runs, once.
     ///

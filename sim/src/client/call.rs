@@ -1,0 +1,232 @@
+//! One call: in which way it is made, and that its continuation runs.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use onceloop::reactor::sim::Random;
+use onceloop::{ApplicationError, CallError, CallId, CallOptions, Client, Cx, Order, Registry};
+
+use super::{ClientApp, ended};
+use crate::oracle::{Draft, Ending, Outcome, Semantics, Space};
+use crate::plan::ClientPlan;
+use crate::service::{Operation, Receipt, ledger, mistaken};
+use crate::shared::Shared;
+use crate::workload::{Care, Wish};
+
+/// The longest deadline of those that may well pass.
+const DEADLINE_MAX_MS: u64 = 3_000;
+/// The largest receipt.
+const RECEIPT_BYTES_MAX: u64 = 24 * 1_024;
+
+/// How an operation is served. Names as in [`ledger`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    After,
+    AtOnce,
+    Badly,
+    Blindly,
+    Largely,
+    Late,
+    Missing,
+    Offloaded,
+    Read,
+    Silently,
+    Tell,
+    Wrongly,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::After => "apply_after",
+            Way::AtOnce => "apply",
+            Way::Badly => "apply_badly",
+            Way::Blindly => "apply_blindly",
+            Way::Largely => "apply_largely",
+            Way::Late => "apply_late",
+            Way::Missing => "missing",
+            Way::Offloaded => "apply_offloaded",
+            Way::Read => "read",
+            Way::Silently => "apply_silently",
+            Way::Tell => "tell",
+            Way::Wrongly => "apply, wrongly",
+        }
+    }
+}
+
+/// What a call is made of, beside its operation.
+struct Choice {
+    way: Way,
+    semantics: Semantics,
+    deadline: Option<Duration>,
+    cancel_after: Option<Duration>,
+    /// A delay or a size, where the way takes one.
+    number: u32,
+}
+
+impl Choice {
+    fn drawn(wish: &Wish, plan: &ClientPlan, random: &mut Random) -> Choice {
+        let way = way(wish, random);
+        let semantics = match (way, wish.care) {
+            (Way::Tell, _) => Semantics::Notify,
+            (_, Care::Blind) => Semantics::AtLeastOnce,
+            (_, Care::Exact) => Semantics::ExactlyOnce,
+            (Way::Read, _) if random.chance(500_000) => Semantics::AtLeastOnce,
+            _ if random.chance(250_000) => Semantics::AtMostOnce,
+            _ => Semantics::ExactlyOnce,
+        };
+        let is_free = wish.care == Care::Any && way != Way::Tell;
+        let millis = Duration::from_millis;
+        let mut some = |chance, most| {
+            (is_free && random.chance(chance)).then(|| millis(random.spread(1, most)))
+        };
+        let deadline = some(plan.deadlines, DEADLINE_MAX_MS);
+        let cancel_after = some(plan.cancels, DEADLINE_MAX_MS);
+        let number = match way {
+            Way::Largely => random.spread(1, RECEIPT_BYTES_MAX),
+            _ => random.below(1_000_000),
+        };
+        let number = u32::try_from(number).expect("bounded above");
+        Choice { way, semantics, deadline, cancel_after, number }
+    }
+
+    fn options(&self) -> CallOptions {
+        let options = match self.deadline {
+            Some(deadline) => CallOptions::new().deadline(deadline),
+            None => CallOptions::new().no_deadline(),
+        };
+        match self.semantics {
+            Semantics::AtLeastOnce => options.at_least_once(),
+            Semantics::AtMostOnce => options.at_most_once(),
+            Semantics::ExactlyOnce | Semantics::Notify => options,
+        }
+    }
+
+    fn draft(&self, operation: &Operation, order: Order) -> Draft {
+        let ending = match self.way {
+            Way::Badly | Way::Silently => Ending::Fails,
+            Way::Missing | Way::Wrongly => Ending::Refused,
+            _ => Ending::Receipt,
+        };
+        Draft {
+            operation: operation.clone(),
+            way: self.way.name(),
+            space: Space::Memory,
+            ending,
+            semantics: self.semantics,
+            order,
+            deadline: self.deadline,
+            attempts: None,
+        }
+    }
+}
+
+fn way(wish: &Wish, random: &mut Random) -> Way {
+    if wish.care == Care::Blind {
+        return Way::Blindly;
+    }
+    if wish.operation.is_read() && random.chance(500_000) {
+        return Way::Read;
+    }
+    let plain = [Way::AtOnce, Way::AtOnce, Way::Late, Way::After, Way::Offloaded, Way::Largely];
+    let strange = [Way::Badly, Way::Silently, Way::Missing, Way::Wrongly, Way::Tell];
+    match wish.care {
+        Care::Any if random.chance(120_000) => *random.pick(&strange),
+        _ => *random.pick(&plain),
+    }
+}
+
+/// Sees that its call's continuation is not dropped.
+struct Waiting {
+    shared: Rc<Shared>,
+    id: u32,
+    is_over: bool,
+}
+
+impl Waiting {
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.oracle.borrow_mut().dropped(self.id);
+        }
+    }
+}
+
+/// Makes a call for the workload `from`: the link's place, and the reason's.
+pub(super) fn make(cx: &mut Cx<'_, ClientApp>, from: (usize, usize), wish: Wish) {
+    let app = &mut *cx.state;
+    let choice = Choice::drawn(&wish, &app.shared.plan.clients[app.place], &mut app.random);
+    let link = &app.links[from.0];
+    let draft = choice.draft(&wish.operation, link.plan.order);
+    let client = link.client;
+    let shared = Rc::clone(&app.shared);
+    let id = shared.oracle.borrow_mut().called(app.me, from.0, link.plan.server, draft);
+    if choice.way == Way::Tell {
+        // What cannot be taken does not run; nobody is told more.
+        let _ = client.notify(cx.registry, ledger::tell, (id, wish.operation));
+        app.open -= 1;
+        return;
+    }
+    let waiting = Waiting { shared, id, is_over: false };
+    let operation = wish.operation.clone();
+    let then = move |result: Result<Receipt, CallError<ApplicationError>>,
+                     cx: &mut Cx<'_, ClientApp>| {
+        waiting.end();
+        ended(cx, from, id, &operation, Outcome::of(result));
+    };
+    let call = send(client, cx.registry, &choice, id, wish.operation, then);
+    if let Some(cancel_after) = choice.cancel_after {
+        cx.registry.after(cancel_after, move |cx| {
+            cx.state.shared.oracle.borrow_mut().cancelled(id);
+            client.cancel(cx.registry, call);
+        });
+    }
+}
+
+fn send(
+    client: Client<ClientApp>,
+    registry: &mut Registry<ClientApp>,
+    choice: &Choice,
+    id: u32,
+    operation: Operation,
+    then: impl FnOnce(Result<Receipt, CallError<ApplicationError>>, &mut Cx<'_, ClientApp>) + 'static,
+) -> CallId {
+    let options = choice.options();
+    let number = choice.number;
+    let (two, three) = ((id, operation.clone()), (id, operation, number));
+    match choice.way {
+        Way::After => client.call_with(registry, options, ledger::apply_after, three, then),
+        Way::AtOnce | Way::Tell => client.call_with(registry, options, ledger::apply, two, then),
+        Way::Badly => client.call_with(registry, options, ledger::apply_badly, two, then),
+        Way::Blindly => client.call_with(registry, options, ledger::apply_blindly, two, then),
+        Way::Largely => client.call_with(registry, options, ledger::apply_largely, three, then),
+        Way::Late => client.call_with(registry, options, ledger::apply_late, three, then),
+        Way::Missing => client.call_with(registry, options, ledger::missing, two, then),
+        Way::Offloaded => client.call_with(registry, options, ledger::apply_offloaded, three, then),
+        Way::Read => client.call_with(registry, options, ledger::read, two, then),
+        Way::Silently => client.call_with(registry, options, ledger::apply_silently, two, then),
+        Way::Wrongly => client.call_with(registry, options, mistaken::apply, three, then),
+    }
+}
+
+/// Asks again what nobody knows of, as a program without protection would: as another call.
+pub(super) fn ask_again(
+    cx: &mut Cx<'_, ClientApp>,
+    from: (usize, usize),
+    id: u32,
+    operation: Operation,
+) {
+    let app = &mut *cx.state;
+    let client = app.links[from.0].client;
+    let waiting = Waiting { shared: Rc::clone(&app.shared), id, is_over: false };
+    let options = CallOptions::new().no_deadline();
+    client.call_with(cx.registry, options, ledger::apply, (id, operation), move |result, cx| {
+        waiting.end();
+        cx.state.shared.oracle.borrow_mut().answered(id, Outcome::of(result));
+    });
+}

@@ -1,0 +1,155 @@
+//! What is drawn for a seed before anything happens.
+
+use std::time::Duration;
+
+use onceloop::reactor::sim::{Faults, Random};
+use onceloop::{Limits, Order};
+
+use crate::Sabotage;
+
+/// The least number of calls of a seed.
+pub(crate) const CALLS_MIN: u64 = 100;
+
+/// A server's host.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerPlan {
+    pub(crate) limits: Limits,
+    /// How often it is drained and begun anew by itself; never if zero.
+    pub(crate) drain_every: Duration,
+    /// The longest that a handler takes to answer.
+    pub(crate) slowness: Duration,
+}
+
+/// A client of one server.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkPlan {
+    pub(crate) server: usize,
+    pub(crate) order: Order,
+    pub(crate) window: u32,
+}
+
+/// A client's host.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientPlan {
+    pub(crate) links: Vec<LinkPlan>,
+    pub(crate) limits: Limits,
+    pub(crate) calls: u32,
+    /// Calls that are open at once, at most.
+    pub(crate) open_max: u32,
+    /// The mean time between two calls.
+    pub(crate) pause: Duration,
+    /// How many calls in a million are given up, and have a deadline that may pass.
+    pub(crate) cancels: u32,
+    pub(crate) deadlines: u32,
+    /// How many calls in a million are followed by the end of their client.
+    pub(crate) closes: u32,
+}
+
+/// A seed's world.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) servers: Vec<ServerPlan>,
+    pub(crate) clients: Vec<ClientPlan>,
+    /// When nothing fails any more, at the latest.
+    pub(crate) fault_time: Duration,
+    /// How long a call whose handler has ended may wait for its answer once nothing fails.
+    pub(crate) patience: Duration,
+    /// Sessions may end before their clients come back.
+    pub(crate) has_short_leases: bool,
+    pub(crate) sabotage: Sabotage,
+}
+
+impl Plan {
+    pub(crate) fn drawn(seed: u64, sabotage: Sabotage) -> Plan {
+        let random = Random::new(seed).fork("plan");
+        let mut shape = random.fork("shape");
+        let limits = limits(&mut random.fork("limits"));
+        let servers: Vec<_> = (0..shape.range(1..3))
+            .map(|place| server(&mut random.fork("servers").fork_by(place), &limits))
+            .collect();
+        let clients = shape.range(2..5);
+        let calls = shape.spread(CALLS_MIN, 2 * CALLS_MIN).div_ceil(clients);
+        let clients = (0..clients)
+            .map(|place| {
+                let mut random = random.fork("clients").fork_by(place);
+                client(&mut random, &limits, servers.len() as u64, calls)
+            })
+            .collect();
+        Plan {
+            faults: Faults::drawn(seed),
+            servers,
+            clients,
+            fault_time: shape.duration(Duration::from_secs(20)..Duration::from_secs(60)),
+            // As the specification has it.
+            patience: 3 * limits.retransmit_timeout,
+            has_short_leases: limits.lease < Limits::default().lease,
+            random,
+            sabotage,
+        }
+    }
+}
+
+/// Draws what both ends share.
+///
+/// A call whose handler has ended is to be resolved within three retransmission timeouts T once
+/// nothing fails. A silent connection is found out in 2 T; a connection or a handshake that hangs,
+/// in T/2, and a pause before the next attempt is at most T/2 and a fifth of it: so each way leaves
+/// at least half a T for what is then to be sent.
+fn limits(random: &mut Random) -> Limits {
+    let mut limits = Limits::default();
+    let timeout = Duration::from_millis(random.spread(500, 2_000));
+    limits.retransmit_timeout = timeout;
+    limits.connect_timeout = timeout / 2;
+    limits.handshake_timeout = timeout / 2;
+    limits.backoff_min = Duration::from_millis(random.spread(10, 100));
+    limits.backoff_max = timeout / 2;
+    limits.ack_delay = Duration::from_millis(random.spread(10, 1_000));
+    limits.idle_ping = Duration::from_millis(random.spread(2_000, 60_000));
+    if random.chance(300_000) {
+        // A lease that passes while a client is cut off.
+        limits.lease = Duration::from_millis(random.spread(12_000, 40_000));
+    }
+    limits
+}
+
+fn server(random: &mut Random, limits: &Limits) -> ServerPlan {
+    let mut limits = limits.clone();
+    if random.chance(250_000) {
+        // Little room: some calls are refused, and come again.
+        limits.in_flight_max = usize::try_from(random.spread(1, 16)).expect("small");
+    }
+    if random.chance(300_000) {
+        limits.reply_reservation_bytes = 512;
+        limits.kept_reply_bytes_per_session_max = 2_048 << random.below(5);
+    }
+    if random.chance(300_000) {
+        limits.hole_age_max = Duration::from_millis(random.spread(200, 10_000));
+    }
+    let drain_every = if random.chance(300_000) { random.spread(2_000, 30_000) } else { 0 };
+    ServerPlan {
+        limits,
+        drain_every: Duration::from_millis(drain_every),
+        slowness: Duration::from_millis(random.spread(1, 3_000)),
+    }
+}
+
+fn client(random: &mut Random, limits: &Limits, servers: u64, calls: u64) -> ClientPlan {
+    let links = (0..random.range(1..3)).map(|_| LinkPlan {
+        server: usize::try_from(random.below(servers)).expect("one or two"),
+        order: if random.chance(300_000) { Order::InOrder } else { Order::Unordered },
+        window: 1 << random.below(8),
+    });
+    let mostly = |random: &mut Random, share| if random.chance(500_000) { 0 } else { share };
+    ClientPlan {
+        links: links.collect(),
+        limits: limits.clone(),
+        calls: u32::try_from(calls).expect("a hundred or so"),
+        open_max: u32::try_from(random.spread(1, 64)).expect("small"),
+        pause: Duration::from_millis(random.spread(1, 500)),
+        cancels: mostly(random, 100_000),
+        deadlines: mostly(random, 300_000),
+        closes: mostly(random, 20_000),
+    }
+}

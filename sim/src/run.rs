@@ -1,0 +1,150 @@
+//! One seed, from the beginning to the verdict.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use onceloop::reactor::sim::{Faults, Line, Simulation, Step, Tally};
+
+use crate::ledgers::Ledgers;
+use crate::oracle::{Kind, Oracle, Violation};
+use crate::plan::Plan;
+use crate::shared::Shared;
+use crate::{Sabotage, client, panics, server};
+
+/// How long any call may take once nothing fails: the slowest handlers, one after the other, and
+/// what has to wait for room.
+const PATIENCE_MOST: Duration = Duration::from_secs(300);
+/// How long copies on their way may still take effect, when every call has ended.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// What became of a seed.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The seed.
+    pub seed: u64,
+    /// Calls made.
+    pub calls: u64,
+    /// How often each fault struck.
+    pub faults: Tally,
+    /// What was found wrong; the seed ends with the step that brought it about.
+    pub violations: Vec<Violation>,
+    /// A hash of all that happened.
+    pub trace_hash: u64,
+    /// How many steps it took.
+    pub steps: u64,
+    /// How long it was, for those in it.
+    pub time: Duration,
+    /// Histories of which nobody knows whether they are linearizable: there are too many orders.
+    pub undecided: u64,
+    /// Calls without protection that ran more than once.
+    pub blind_doubles: u64,
+}
+
+/// Runs a seed. Each line of its trace is given to `on_line`.
+///
+/// A panic, of the library or of the simulation, is a violation like any other.
+pub fn run(seed: u64, sabotage: Sabotage, on_line: Option<OnLine>) -> Verdict {
+    let mut run = Run::new(seed, sabotage);
+    if let Some(on_line) = on_line {
+        run.simulation.world().trace(on_line);
+    }
+    if let Err(what) = panics::quietly(|| run.all()) {
+        run.shared.oracle.borrow_mut().fail(Kind::Broken, what);
+    }
+    run.verdict(seed)
+}
+
+/// What is given each line of a trace.
+pub type OnLine = Box<dyn FnMut(&Line<'_>)>;
+
+struct Run {
+    simulation: Simulation,
+    shared: Rc<Shared>,
+    steps: u64,
+}
+
+impl Run {
+    fn new(seed: u64, sabotage: Sabotage) -> Run {
+        let plan = Plan::drawn(seed, sabotage);
+        let simulation = Simulation::new(seed, plan.faults.clone());
+        let world = simulation.world().clone();
+        let servers = (1..=plan.servers.len()).map(|number| format!("server-{number}"));
+        let clients = (1..=plan.clients.len()).map(|number| format!("client-{number}"));
+        let names = servers.chain(clients);
+        let ledgers = Ledgers::new(plan.servers.len());
+        let oracle = Oracle::new(world, names.collect(), ledgers.clone(), &plan);
+        let shared = Rc::new(Shared::new(plan, oracle, ledgers));
+        Run { simulation, shared, steps: 0 }
+    }
+
+    /// Puts servers and clients on their hosts.
+    fn populate(&mut self) {
+        for place in 0..self.shared.plan.servers.len() {
+            let host = self.simulation.world().host(&format!("server-{}", place + 1));
+            let shared = Rc::clone(&self.shared);
+            self.simulation.add(host, move |host| server::boot(&shared, place, host));
+        }
+        for place in 0..self.shared.plan.clients.len() {
+            let host = self.simulation.world().host(&format!("client-{}", place + 1));
+            let shared = Rc::clone(&self.shared);
+            self.simulation.add(host, move |host| client::boot(&shared, place, host));
+        }
+    }
+
+    fn all(&mut self) {
+        self.populate();
+        let end = self.shared.plan.fault_time;
+        while self.now() < end && self.is_busy() && self.step() {}
+        self.simulation.world().set_faults(Faults::none());
+        self.simulation.world().heal();
+        let patience = self.shared.plan.patience;
+        self.shared.oracle.borrow_mut().healed(patience, PATIENCE_MOST);
+        while self.is_busy() && self.step() {}
+        let end = self.now() + AFTERMATH;
+        while self.now() < end && self.step() {}
+        if self.is_well() {
+            self.shared.oracle.borrow_mut().finish();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.simulation.world().now()
+    }
+
+    fn is_well(&self) -> bool {
+        self.shared.oracle.borrow().violations().is_empty()
+    }
+
+    fn is_busy(&self) -> bool {
+        let mut clients = 0..self.shared.plan.clients.len();
+        clients.any(|client| self.shared.has_calls_left(client))
+            || self.shared.oracle.borrow().has_open_calls()
+    }
+
+    /// Lets one thing happen; returns whether the seed goes on.
+    fn step(&mut self) -> bool {
+        if !self.is_well() || self.simulation.step() == Step::Idle {
+            return false;
+        }
+        self.steps += 1;
+        self.shared.oracle.borrow_mut().check();
+        true
+    }
+
+    fn verdict(self, seed: u64) -> Verdict {
+        let world = self.simulation.world();
+        let oracle = self.shared.oracle.borrow();
+        Verdict {
+            seed,
+            calls: oracle.calls.len() as u64,
+            faults: world.tally(),
+            violations: oracle.violations().to_vec(),
+            trace_hash: world.trace_hash(),
+            steps: self.steps,
+            time: world.now(),
+            undecided: oracle.undecided,
+            blind_doubles: oracle.blind_doubles(),
+        }
+    }
+}

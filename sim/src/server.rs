@@ -1,0 +1,81 @@
+//! A server's host: a program that serves the ledger, is killed, drained and begun anew.
+
+mod handlers;
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use onceloop::reactor::Turn;
+use onceloop::reactor::sim::{Host, Process as Running, Program, Random};
+use onceloop::{Config, Cx, Reactor, Registry, Server};
+
+use crate::client::PORT;
+use crate::oracle::Process;
+use crate::shared::Shared;
+
+/// How long a drain may take.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The state of the program.
+pub(crate) struct ServerApp {
+    shared: Rc<Shared>,
+    host: Host,
+    /// The server's process; a server that was drained and begins anew counts as another.
+    me: Process,
+    random: Random,
+    server: Option<Server<ServerApp>>,
+}
+
+/// Starts the program.
+pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result<Box<dyn Running>> {
+    let me = shared.boot(place);
+    let random = shared.plan.random.fork("server").fork_by(place as u64).fork_by(me.boot.into());
+    let mut reactor = Reactor::simulated(host, Config::simulated());
+    let mut state =
+        ServerApp { shared: Rc::clone(shared), host: host.clone(), me, random, server: None };
+    if me.boot > 1 {
+        shared.oracle.borrow_mut().server_restarted(place);
+    }
+    start(&mut state, reactor.registry());
+    Ok(Box::new(Checked(Program::new(reactor, state))))
+}
+
+/// A server of which the invariants are checked after every turn.
+struct Checked(Program<ServerApp>);
+
+impl Running for Checked {
+    fn turn(&mut self) -> io::Result<Turn> {
+        let turned = self.0.turn();
+        if let Some(server) = self.0.state.server {
+            server.check_invariants(self.0.reactor.registry());
+        }
+        turned
+    }
+
+    fn next_deadline(&self) -> Option<std::time::Instant> {
+        self.0.next_deadline()
+    }
+}
+
+fn start(state: &mut ServerApp, registry: &mut Registry<ServerApp>) {
+    let address = std::net::SocketAddr::new(state.host.address(), PORT);
+    let server = handlers::builder(state).listen(registry, address);
+    state.server = Some(server.unwrap_or_else(|error| panic!("nobody else listens here: {error}")));
+    let drain_every = state.shared.plan.servers[state.me.host].drain_every;
+    if !drain_every.is_zero() {
+        registry.after(drain_every, drain);
+    }
+}
+
+/// Drains the server, and begins anew.
+fn drain(cx: &mut Cx<'_, ServerApp>) {
+    let Some(server) = cx.state.server else { return };
+    cx.state.shared.oracle.borrow().note(cx.state.me.host, format_args!("drains"));
+    server.drain(cx.registry, DRAIN, |_, cx| {
+        let state = &mut *cx.state;
+        state.me = state.shared.boot(state.me.host);
+        state.shared.oracle.borrow_mut().server_restarted(state.me.host);
+        start(state, cx.registry);
+    });
+}

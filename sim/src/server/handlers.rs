@@ -1,0 +1,149 @@
+//! The ledger, served in every way there is.
+
+use std::time::Duration;
+
+use onceloop::{ApplicationError, Builder, Context, Cx, Method, Responder, Xid};
+
+use super::ServerApp;
+use crate::Sabotage;
+use crate::data;
+use crate::oracle::Process;
+use crate::service::{Operation, Receipt, ledger};
+
+/// A call that a handler has begun.
+#[derive(Clone, Copy)]
+struct Begun {
+    by: Process,
+    id: u32,
+    xid: Option<Xid>,
+}
+
+pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
+    let limits = state.shared.plan.servers[state.me.host].limits.clone();
+    Builder::new()
+        .limits(limits)
+        .method(ledger::apply, |(id, operation), cx| at_once(cx, id, &operation, 0))
+        .method(ledger::apply_blindly, |(id, operation), cx| at_once(cx, id, &operation, 0))
+        .method(ledger::read, |(id, operation), cx| at_once(cx, id, &operation, 0))
+        .method(ledger::tell, |(id, operation), cx| at_once(cx, id, &operation, 0).map(|_| ()))
+        .method(ledger::apply_badly, |(id, operation), cx| {
+            at_once(cx, id, &operation, 0)?;
+            panic!("on purpose")
+        })
+        .method(ledger::apply_largely, |(id, operation, bytes), cx| {
+            at_once(cx, id, &operation, bytes)
+        })
+        .deferred(ledger::apply_after, |(id, operation, number), responder, cx| {
+            let begun = begin(cx, id);
+            let delay = delay(cx.state, number);
+            cx.registry.after(delay, move |cx| {
+                let receipt = take_effect(cx.state, begun, &operation, 0);
+                end(cx, begun, responder, receipt);
+            });
+        })
+        .deferred(ledger::apply_late, |(id, operation, number), responder, cx| {
+            let begun = begin(cx, id);
+            let receipt = take_effect(cx.state, begun, &operation, 0);
+            let delay = delay(cx.state, number);
+            cx.registry.after(delay, move |cx| end(cx, begun, responder, receipt));
+        })
+        .deferred(ledger::apply_offloaded, |(id, operation, number), responder, cx| {
+            let begun = begin(cx, id);
+            let done = move |result: Result<u32, _>, cx: &mut Cx<'_, ServerApp>| {
+                assert!(result.is_ok_and(|result| result == number), "the job's own result");
+                let receipt = take_effect(cx.state, begun, &operation, 0);
+                end(cx, begun, responder, receipt);
+            };
+            let offloaded = cx.registry.offload(move || number, done);
+            assert!(offloaded.is_ok(), "there is room for a job per call");
+        })
+        .deferred(ledger::apply_silently, |(id, operation), responder, cx| {
+            let begun = begin(cx, id);
+            take_effect(cx.state, begun, &operation, 0);
+            note_end(cx.state, begun);
+            drop(responder);
+        })
+}
+
+/// Runs a handler that has done everything when it returns.
+fn at_once(
+    cx: &mut Context<'_, ServerApp>,
+    id: u32,
+    operation: &Operation,
+    padding: u32,
+) -> Result<Receipt, ApplicationError> {
+    let begun = begin(cx, id);
+    let receipt = take_effect(cx.state, begun, operation, padding);
+    note_end(cx.state, begun);
+    Ok(receipt)
+}
+
+fn begin(cx: &mut Context<'_, ServerApp>, id: u32) -> Begun {
+    let begun = Begun { by: cx.state.me, id, xid: cx.xid() };
+    cx.state.shared.oracle.borrow_mut().begun(begun.by, id, begun.xid);
+    begun
+}
+
+/// Does what is asked for a call. The receipt is so many bytes larger than it need be.
+fn take_effect(
+    state: &mut ServerApp,
+    begun: Begun,
+    operation: &Operation,
+    padding: u32,
+) -> Receipt {
+    let mut receipt = take_effect_once(state, begun, operation, padding);
+    match state.shared.plan.sabotage {
+        Sabotage::EffectTwice if state.random.chance(20_000) => {
+            receipt = take_effect_once(state, begun, operation, padding);
+        }
+        Sabotage::OtherReply if state.random.chance(20_000) => receipt.call ^= 1,
+        _ => {}
+    }
+    receipt
+}
+
+fn take_effect_once(
+    state: &mut ServerApp,
+    begun: Begun,
+    operation: &Operation,
+    padding: u32,
+) -> Receipt {
+    let is_lost = state.shared.plan.sabotage == Sabotage::NoEffect && state.random.chance(20_000);
+    let ledger = state.shared.ledgers.memory(begun.by.host);
+    let (value, before) = match is_lost {
+        // Done on a copy, which is thrown away.
+        true => data::apply(&mut ledger.borrow().clone(), begun.id, operation),
+        false => data::apply(&mut *ledger.borrow_mut(), begun.id, operation),
+    };
+    let mut receipt = Receipt::new(begun.id, operation, value);
+    receipt.padding = "x".repeat(padding as usize);
+    state.shared.oracle.borrow_mut().took_effect(begun.id, receipt.clone(), before);
+    receipt
+}
+
+/// Answers a call that was deferred.
+fn end<M>(
+    cx: &mut Cx<'_, ServerApp>,
+    begun: Begun,
+    responder: Responder<ServerApp, M>,
+    receipt: Receipt,
+) where
+    M: for<'a> Method<Reply<'a> = Receipt>,
+{
+    if cx.state.shared.plan.sabotage == Sabotage::NoAnswer && cx.state.random.chance(50_000) {
+        note_end(cx.state, begun);
+        return std::mem::forget(responder);
+    }
+    note_end(cx.state, begun);
+    responder.respond(cx, Ok(receipt));
+}
+
+fn note_end(state: &ServerApp, begun: Begun) {
+    state.shared.oracle.borrow_mut().ended(begun.by, begun.id, begun.xid);
+}
+
+/// Returns how long a handler takes.
+fn delay(state: &ServerApp, number: u32) -> Duration {
+    let slowness = state.shared.plan.servers[state.me.host].slowness;
+    slowness * (number % 1_000) / 1_000
+}

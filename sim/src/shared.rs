@@ -1,0 +1,57 @@
+//! What the processes of one seed share, and none of them could: it outlives each.
+
+use std::cell::{Cell, RefCell};
+
+use crate::ledgers::Ledgers;
+use crate::oracle::{Oracle, Process};
+use crate::plan::Plan;
+use crate::workload::Numbers;
+
+/// See the [module](self).
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    pub(crate) oracle: RefCell<Oracle>,
+    pub(crate) ledgers: Ledgers,
+    pub(crate) numbers: Numbers,
+    /// How often each host was started: servers first, then clients.
+    boots: Vec<Cell<u32>>,
+    /// Calls that each client has still to make.
+    calls_left: Vec<Cell<u32>>,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: Plan, oracle: Oracle, ledgers: Ledgers) -> Shared {
+        let hosts = plan.servers.len() + plan.clients.len();
+        Shared {
+            calls_left: plan.clients.iter().map(|client| Cell::new(client.calls)).collect(),
+            boots: vec![Cell::new(0); hosts],
+            numbers: Numbers::default(),
+            oracle: RefCell::new(oracle),
+            ledgers,
+            plan,
+        }
+    }
+
+    /// Returns the host of a client.
+    pub(crate) fn host_of_client(&self, client: usize) -> usize {
+        self.plan.servers.len() + client
+    }
+
+    /// Names the next process of a host.
+    pub(crate) fn boot(&self, host: usize) -> Process {
+        self.boots[host].set(self.boots[host].get() + 1);
+        Process { host, boot: self.boots[host].get() }
+    }
+
+    /// Takes one of the calls that a client has to make; returns whether there was one.
+    pub(crate) fn take_call(&self, client: usize) -> bool {
+        let left = self.calls_left[client].get();
+        self.calls_left[client].set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Returns whether a client has calls to make.
+    pub(crate) fn has_calls_left(&self, client: usize) -> bool {
+        self.calls_left[client].get() > 0
+    }
+}
