@@ -77,7 +77,7 @@ pub use onceloop_protocol::value::Value;
 pub use onceloop_reactor::sim;
 pub use onceloop_reactor::{Config, Cx, Reactor, Registry, Remote};
 pub use onceloop_server::{
-    Builder, CallInfo, Context, Drained, ListenError, Responder, Server, Stats, Xid,
+    Builder, CallInfo, Context, Drained, ListenError, Principal, Responder, Server, Stats, Xid,
 };
 
 /// The programs in the README compile and run.

@@ -45,12 +45,14 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
+#[derive(Clone)]
 struct Slot<T> {
     generation: u32,
     value: T,
 }
 
 /// A slab with generation-checked keys. Generations wrap after 2³² insertions.
+#[derive(Clone)]
 pub(crate) struct Arena<T> {
     slots: Slab<Slot<T>>,
     generation: u32,

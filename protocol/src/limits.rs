@@ -25,8 +25,17 @@ pub struct Limits {
     pub window_max: u32,
     /// Sessions of one server.
     pub sessions_max: usize,
+    /// Sessions of one authenticated principal. Where the server asks who its peers are, those that
+    /// do not say get together at most half of this and of the other bounds in all.
+    pub sessions_per_principal_max: usize,
+    /// How long a session must have been detached before it may give way to a new one, when there
+    /// are as many as allowed; only one with nothing unacknowledged and nothing running ever does.
+    /// A minute is longer than a client takes to come back.
+    pub evictable_after: Duration,
     /// Handlers of one session that have started and not ended; a larger window counts instead.
     pub in_flight_per_session_max: u32,
+    /// Handlers of one authenticated principal that have started and not ended.
+    pub in_flight_per_principal_max: usize,
     /// Handlers of the server that have started and not ended; and as many of notifications.
     pub in_flight_max: usize,
     /// Argument bytes of those handlers.
@@ -35,6 +44,8 @@ pub struct Limits {
     pub reply_reservation_bytes: usize,
     /// Reply bytes kept for one session; a reply beyond is sent, and only the fact is kept.
     pub kept_reply_bytes_per_session_max: usize,
+    /// Reply bytes kept for one authenticated principal.
+    pub kept_reply_bytes_per_principal_max: usize,
     /// Reply bytes kept in all.
     pub kept_reply_bytes_max: usize,
     /// Bytes of requests that one in-order session may hold back behind a hole.
@@ -112,11 +123,15 @@ impl Default for Limits {
             window: 128,
             window_max: 1_024,
             sessions_max: 65_536,
+            sessions_per_principal_max: 256,
+            evictable_after: Duration::from_secs(60),
             in_flight_per_session_max: 64,
+            in_flight_per_principal_max: 1_024,
             in_flight_max: 16_384,
             in_flight_bytes_max: 64 * MIB,
             reply_reservation_bytes: 4 * KIB,
             kept_reply_bytes_per_session_max: 4 * MIB,
+            kept_reply_bytes_per_principal_max: 16 * MIB,
             kept_reply_bytes_max: 256 * MIB,
             held_bytes_per_session_max: MIB,
             hole_age_max: Duration::from_secs(10),

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use model::{Copy, Dice, Expected, Found, Known, Tally, Xid};
 use onceloop_protocol::error::{Class, Code};
 use onceloop_protocol::frame::{Flags, Frame, Header, Kind, MethodId, NO_DEADLINE_MS};
-use onceloop_protocol::handshake::{Hello, Order, Resume, Resumed, Sid};
+use onceloop_protocol::handshake::{CellReport, Hello, Order, Resume, Resumed, Sid};
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::table::{
-    Admission, Answer, CallKey, Cancelled, Refusal, Request, SessionKey, Table,
+    Admission, Answer, CallKey, Cancelled, Delivery, Principal, Refusal, Request, SessionKey, Table,
 };
 
 /// Runs of [`STEPS`] operations each.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 600;
 const STEPS: usize = 300;
 /// Calls a session may have unacknowledged: small, so that the ring goes round often.
 const WINDOW: u32 = 8;
@@ -111,7 +111,7 @@ impl World {
 
     fn step(&mut self) {
         let i = self.dice.below(SESSIONS);
-        if self.sessions[i].connection.is_none() && self.dice.below(3) == 0 {
+        if self.sessions[i].connections.is_empty() && self.dice.below(3) == 0 {
             return self.resume(i);
         }
         match self.dice.below(100) {
@@ -140,13 +140,14 @@ impl World {
         let order = if is_in_order { Order::InOrder } else { Order::Unordered };
         let hello = Hello { version: 1, features: 0, window: 0, order, token: None };
         let secret = u128::from(self.dice.number()) << 64 | u128::from(self.dice.number());
-        let (key, welcome) = self.table.open(&hello, secret, connection).expect("there is room");
+        let opened = self.table.open(&hello, secret, connection, Principal::ANYONE, self.now);
+        let (key, welcome) = opened.expect("there is room");
         assert_eq!(welcome.window, WINDOW);
         let session = Known {
             key,
             sid: welcome.sid,
             is_in_order,
-            connection: Some(connection),
+            connections: vec![connection],
             incarnation: 0,
             attachment: 0,
             floor: 0,
@@ -164,7 +165,9 @@ impl World {
     fn copy(&mut self, i: usize) -> Copy {
         let session = &self.sessions[i];
         let floor = session.floor;
-        let connection = session.connection.unwrap_or(NOBODY);
+        let attached = session.connections.len().max(1);
+        let which = self.dice.below(attached);
+        let connection = session.connections.get(which).copied().unwrap_or(NOBODY);
         let dice = &mut self.dice;
         let span = if dice.below(4) == 0 { WINDOW as usize + 4 } else { 6 };
         let seq = (floor + dice.below(span) as u64).saturating_sub(u64::from(span > 6));
@@ -243,7 +246,7 @@ impl World {
             }
             (Expected::HoldOrBusy, Found::Wait) => {
                 assert!(!in_turn, "a turn that has come is not put off");
-                session.held.insert(copy.seq, copy.body);
+                session.held.insert(copy.seq, (copy.body, copy.connection));
             }
             (Expected::Wait, Found::Wait) => tally.waits += 1,
             (Expected::Again(answer), Found::Again(bytes)) => {
@@ -281,7 +284,7 @@ impl World {
         let length = 1 + self.dice.below(3 * RESERVED_BYTES);
         let Some((i, seq)) = xid else {
             let delivery = self.table.complete(call, Answer::Copied(&[0; 9]));
-            assert!(delivery.connection.is_none_or(|to| to == connection));
+            assert!(delivery.connections().all(|to| to == connection));
             return self.take_turns_of_all();
         };
         let session = &mut self.sessions[i];
@@ -295,9 +298,10 @@ impl World {
         let kept_before = self.table.kept();
         let delivery = self.table.complete(call, Answer::Copied(&answer));
         if is_abandoned {
-            assert_eq!((delivery.connection, self.table.kept()), (None, kept_before));
+            assert_eq!((delivery.connections().count(), self.table.kept()), (0, kept_before));
         } else {
-            assert_eq!(delivery.connection, session.connection);
+            assert_eq!(delivery.connections().collect::<Vec<_>>(), session.connections);
+            self.tally.answered_twice += u32::from(session.connections.len() == 2);
             let is_kept = self.table.kept().0 > kept_before.0;
             assert!(is_kept || length > RESERVED_BYTES, "what is reserved is kept");
             xid.answer = is_kept.then_some(answer);
@@ -317,8 +321,11 @@ impl World {
         while let Some(held) = self.table.next_held(self.sessions[i].key, self.now) {
             let Frame { header, body } = held.frame();
             let session = &mut self.sessions[i];
-            let lowest = session.held.pop_first();
-            assert_eq!(lowest, Some((header.seq, body[0])), "the lowest, with its own bytes");
+            let (lowest, (its_body, came_by)) = session.held.pop_first().expect("it was held");
+            assert_eq!((lowest, its_body), (header.seq, body[0]), "the lowest, with its own bytes");
+            let is_there = session.connections.contains(&came_by);
+            let by = if is_there { came_by } else { session.connections[0] };
+            assert_eq!(held.connection(), by, "seq {lowest}");
             assert!(!session.is_blocked(header.seq));
             let refusal = (self.dice.below(20) == 0).then_some(Code::NoMethod);
             let copy = Copy {
@@ -334,7 +341,7 @@ impl World {
             self.admit(i, copy, true);
         }
         let session = &self.sessions[i];
-        if session.connection.is_some()
+        if !session.connections.is_empty()
             && let Some((&seq, _)) = session.held.first_key_value()
         {
             assert!(session.is_blocked(seq), "seq {seq} has its turn and was not given");
@@ -352,16 +359,18 @@ impl World {
 
     fn cancel(&mut self, i: usize) {
         let session = &mut self.sessions[i];
-        if session.connection.is_none() {
+        if session.connections.is_empty() {
             return;
         }
         let seq = session.floor + self.dice.below(WINDOW as usize + 2) as u64;
         let found = self.table.cancel(session.key, seq);
         let running = session.ran.get(&seq).filter(|xid| !xid.has_ended && seq > session.floor);
-        let is_held = session.held.remove(&seq).is_some();
+        let held = session.held.remove(&seq);
+        let is_held = held.is_some();
         match found {
-            Cancelled::Held(Refusal { code, .. }) => {
-                assert!(is_held && code == Code::Cancelled && code.class() == Class::NotExecuted);
+            Cancelled::Held { connection, refusal: Refusal { code, .. } } => {
+                assert!(held.is_some_and(|(_, came_by)| came_by == connection));
+                assert!(code == Code::Cancelled && code.class() == Class::NotExecuted);
                 *self.tally.by_code.entry(code.name()).or_default() += 1;
             }
             Cancelled::Running(call) => assert_eq!(Some(call), running.map(|xid| xid.call)),
@@ -369,31 +378,44 @@ impl World {
         }
     }
 
+    /// One of the session's connections is lost.
     fn lose(&mut self, i: usize) {
         let session = &mut self.sessions[i];
-        if let Some(connection) = session.connection.take() {
+        if !session.connections.is_empty() {
+            let which = self.dice.below(session.connections.len());
+            let connection = session.connections.remove(which);
             self.table.detach(session.key, connection, self.now);
             self.old.push((i, connection));
         }
     }
 
+    /// A client comes back, or comes by a second connection.
     fn resume(&mut self, i: usize) {
         let connection = self.connection();
         let session = &mut self.sessions[i];
-        if self.dice.below(3) == 0 {
+        let is_restart = self.dice.below(3) == 0;
+        if is_restart {
             session.incarnation += 1;
         } else {
             session.attachment += 1;
         }
         let ack = session.floor + u64::from(self.dice.below(6) == 0);
-        let resume = resume(session.sid, session.incarnation, session.attachment, ack);
-        let resumption = self.table.resume(&resume, connection).expect("it is newer");
+        let mut message = resume(session.sid, session.incarnation, session.attachment, ack);
+        message.join = self.dice.below(2) == 0;
+        let resumption =
+            self.table.resume(&message, connection, Principal::ANYONE).expect("it is newer");
         session.raise_floor(ack, &mut self.tally);
-        session.held.clear();
-        assert_eq!(resumption.replaced, session.connection);
-        if let Some(replaced) = session.connection.replace(connection) {
-            self.old.push((i, replaced));
+        let joins = message.join && !is_restart;
+        if !joins {
+            session.held.clear();
         }
+        let stay = if joins { session.connections.len().min(1) } else { 0 };
+        let count = session.connections.len() - stay;
+        let replaced: Vec<u64> = session.connections.drain(..count).collect();
+        assert_eq!(resumption.replaced, replaced, "of two the older one goes");
+        session.connections.push(connection);
+        self.tally.joins += u32::from(session.connections.len() == 2);
+        self.old.extend(replaced.into_iter().map(|old| (i, old)));
         self.check_resumed(i, &resumption.resumed);
         self.take_turns(i);
     }
@@ -426,7 +448,7 @@ impl World {
         header.method = METHOD;
         let request = Request {
             frame: &Frame { header, body: &body },
-            connection: session.connection.expect("it has just been attached"),
+            connection: *session.connections.last().expect("it has just been attached"),
             digest: self.table.digest(METHOD, &body),
             is_idempotent: false,
             refusal: None,
@@ -488,7 +510,7 @@ impl World {
             let call = self.ended[self.dice.below(self.ended.len())];
             let before = self.table.kept();
             let delivery = self.table.complete(call, Answer::Copied(b"twice"));
-            assert_eq!((delivery.connection, delivery.unblocks), (None, None));
+            assert_eq!(delivery, Delivery::NOBODY);
             assert_eq!(self.table.kept(), before);
         }
     }
@@ -504,11 +526,15 @@ impl World {
             (resume(wrong, newest.0, newest.1, floor + 5), Code::SessionUnknown),
             (resume(session.sid, session.incarnation, session.attachment, floor), Code::Fenced),
         ];
+        let stranger = resume(session.sid, newest.0, newest.1, floor + 5);
+        let refusal = self.table.resume(&stranger, connection, Principal(7));
+        assert_eq!(refusal.expect_err("another's").code, Code::SessionUnknown);
         if let Some(&(_, sid)) = self.gone.last() {
             attempts.push((resume(sid, u32::MAX, 1, 1), Code::SessionUnknown));
         }
         for (message, code) in attempts {
-            let refusal = self.table.resume(&message, connection).expect_err("not its session");
+            let refusal = self.table.resume(&message, connection, Principal::ANYONE);
+            let refusal = refusal.expect_err("not its session");
             assert_eq!(refusal.code, code);
             *self.tally.by_code.entry(code.name()).or_default() += 1;
         }
@@ -522,15 +548,24 @@ impl World {
         let before = self.table.counters().expired;
         self.table.expire(self.now, |connection, seq, refusal| {
             assert_eq!(refusal.code, Code::Deadline);
-            // What is held of a client that is away never runs: its RESUME drops it.
+            // What is held of a client that is away is given up, and nobody is there to be told.
             if let Some(connection) = connection {
                 assert!(refused.insert((connection, seq)), "once");
             }
         });
         for session in &mut self.sessions {
-            let Some(connection) = session.connection else { continue };
+            let is_refused = |table: &Table, seq| {
+                let report = table.peek(session.key, seq);
+                report == Some(CellReport::Vacant)
+            };
             let count = session.held.len();
-            session.held.retain(|&seq, _| !refused.remove(&(connection, seq)));
+            let table = &self.table;
+            session.held.retain(|&seq, &mut (_, came_by)| {
+                let is_told = refused.remove(&(came_by, seq));
+                let is_gone = !session.connections.contains(&came_by);
+                assert!(is_told || is_gone || !is_refused(table, seq));
+                !is_refused(table, seq)
+            });
             assert!(session.held.is_empty() || session.held.len() == count, "all or none");
         }
         assert!(refused.is_empty(), "not held: {refused:?}");
@@ -563,7 +598,7 @@ impl World {
             Admission::Close(refusal) => refusal.code == Code::Fenced,
             _ => false,
         };
-        assert!(is_there || (session.connection.is_none() && !runs));
+        assert!(is_there || (session.connections.is_empty() && !runs));
         !is_there
     }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 use onceloop_endpoint::{Address, Settings, ToAddress};
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::method::{Method, MethodInfo};
-use onceloop_protocol::table::Table;
-use onceloop_reactor::{Listener, Registry, os};
+use onceloop_protocol::table::{Principal, Table};
+use onceloop_reactor::{Listener, Peer, Registry, os};
 use slab::Slab;
 
-use crate::core::Core;
+use crate::core::{Authenticate, Core};
 use crate::handler::{Handler, Handlers};
 use crate::stats::Counts;
 use crate::{Context, Responder, Server, builtin};
@@ -28,6 +28,8 @@ pub struct Builder<S: 'static> {
     expected: Vec<MethodInfo>,
     limits: Limits,
     keepalive: Option<Duration>,
+    authenticate: Option<Authenticate>,
+    in_progress_ms: Option<u32>,
     /// The first mistake; told when the server is to start.
     mistake: Option<ListenError>,
 }
@@ -46,6 +48,8 @@ impl<S: 'static> Builder<S> {
             expected: Vec::new(),
             limits: Limits::default(),
             keepalive: None,
+            authenticate: None,
+            in_progress_ms: None,
             mistake: None,
         }
     }
@@ -97,6 +101,29 @@ impl<S: 'static> Builder<S> {
         self
     }
 
+    /// Asks who each peer is, by the token of its HELLO or RESUME and its address; `None` refuses
+    /// it (NOT_AUTHORIZED).
+    ///
+    /// A session belongs to the principal that opened it: for any other it does not exist. What one
+    /// principal may have is bounded ([`Limits::sessions_per_principal_max`] and its like); those
+    /// for whom the function says [`Principal::ANYONE`] have at most half of everything together.
+    #[must_use]
+    pub fn authenticate(
+        mut self,
+        authenticate: impl Fn(Option<&[u8]>, &Peer) -> Option<Principal> + 'static,
+    ) -> Self {
+        self.authenticate = Some(Box::new(authenticate));
+        self
+    }
+
+    /// Answers a copy of a call that is running or waiting at once, by IN_PROGRESS: ask again after
+    /// this time. The one reply comes all the same. Without it such a copy just waits.
+    #[must_use]
+    pub fn answer_in_progress(mut self, retry_after: Duration) -> Self {
+        self.in_progress_ms = Some(u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX));
+        self
+    }
+
     /// Starts the server at `address`: `host:port`, `[::]:port` (all of IPv6 and IPv4),
     /// `unix:/path` (a socket file that nobody listens at is replaced). Port 0 lets the system
     /// choose.
@@ -138,8 +165,16 @@ impl<S: 'static> Builder<S> {
         note_descriptors(self.limits.connections_max);
         let mut random = [0; 16];
         registry.random_bytes(&mut random)?;
+        let mut table = Table::new(self.limits.clone(), random);
+        if self.authenticate.is_some() {
+            table.authenticate();
+        }
+        if let Some(after_ms) = self.in_progress_ms {
+            table.answer_in_progress(after_ms);
+        }
         let core = registry.insert(Core {
-            table: Table::new(self.limits.clone(), random),
+            table,
+            authenticate: self.authenticate,
             handlers: Rc::new(self.handlers),
             room: Rc::new(Cell::new(self.limits.connections_max)),
             settings: Rc::new(Settings::new(self.limits, registry.now())),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use onceloop_endpoint::Settings;
-use onceloop_protocol::table::{CallKey, Table};
-use onceloop_reactor::{Cx, Id, Input, Io, Pollable, Source};
+use onceloop_protocol::table::{CallKey, Principal, Table};
+use onceloop_reactor::{Cx, Id, Input, Io, Peer, Pollable, Source};
 use slab::Slab;
 
 use crate::acceptor::Acceptor;
@@ -18,6 +18,9 @@ use crate::stats::Counts;
 /// A callback for the cancellation of one call.
 pub(crate) type OnCancel<S> = Box<dyn FnOnce(&mut Cx<'_, S>)>;
 
+/// Tells who a peer is by the token it sent and its address.
+pub(crate) type Authenticate = Box<dyn Fn(Option<&[u8]>, &Peer) -> Option<Principal>>;
+
 /// A server: its table, its handlers, and where its connections and listeners are.
 pub(crate) struct Core<S: 'static> {
     pub(crate) table: Table,
@@ -28,6 +31,7 @@ pub(crate) struct Core<S: 'static> {
     pub(crate) connections: Slab<Id<PeerConnection<S>>>,
     /// How many more connections the listeners may accept.
     pub(crate) room: Rc<Cell<usize>>,
+    pub(crate) authenticate: Option<Authenticate>,
     pub(crate) on_cancel: HashMap<u64, OnCancel<S>>,
     pub(crate) drain: Option<Drain<S>>,
     /// Notifications whose deferred handlers have not ended.

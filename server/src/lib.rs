@@ -57,3 +57,4 @@ pub use self::drain::Drained;
 pub use self::responder::Responder;
 pub use self::server::Server;
 pub use self::stats::Stats;
+pub use onceloop_protocol::table::Principal;

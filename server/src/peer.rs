@@ -8,7 +8,7 @@ use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{self, Frame, Header, Kind, MAGIC};
 use onceloop_protocol::handshake::{Hello, Resume};
-use onceloop_protocol::table::{Cancelled, Refusal, SessionKey};
+use onceloop_protocol::table::{Cancelled, Principal, Refusal, SessionKey};
 use onceloop_reactor::{Cx, Id, Peer as Address};
 
 use crate::core::Core;
@@ -91,7 +91,7 @@ impl<S: 'static> Role<S> for Peer<S> {
             Kind::Request => request::run(cx, id, &peer, session, frame, out),
             Kind::Notify => request::notify(cx, id, &peer, frame),
             Kind::Ack => acknowledge(cx, id, &peer, session, frame.header.seq, out),
-            Kind::Cancel => cancel(cx, &peer, session, frame.header.seq, out),
+            Kind::Cancel => cancel(cx, id, &peer, session, frame.header.seq, out),
             Kind::Bye => bye(cx, id, &peer, session, frame.header.seq),
             kind => {
                 let message = format!("a {kind:?} frame has no place here");
@@ -269,9 +269,11 @@ fn hello<S: 'static>(
         log::error!("the system gives no random bytes: {error}");
         return Err(Refusal::new(Code::Busy, "the server cannot make a session id now"));
     }
+    let principal = authenticate(cx, id, core, hello.token.as_deref())?;
+    let now = cx.registry.now();
     let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
     let secret = u128::from_le_bytes(secret);
-    let (session, welcome) = this.table.open(hello, secret, id.to_bits())?;
+    let (session, welcome) = this.table.open(hello, secret, id.to_bits(), principal, now)?;
     establish(cx, id, session);
     append(Kind::Welcome, &welcome, out);
     Ok(())
@@ -284,10 +286,11 @@ fn resume<S: 'static>(
     resume: &Resume,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
+    let principal = authenticate(cx, id, core, resume.token.as_deref())?;
     let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
-    let resumption = this.table.resume(resume, id.to_bits())?;
+    let resumption = this.table.resume(resume, id.to_bits(), principal)?;
     // Row 19b: with the source goes its batch, so that nothing of it is run from here on.
-    if let Some(replaced) = resumption.replaced {
+    for replaced in resumption.replaced {
         close(cx.registry, Id::<PeerConnection<S>>::from_bits(replaced), Closed::Local("resumed"));
     }
     establish(cx, id, resumption.session);
@@ -296,6 +299,21 @@ fn resume<S: 'static>(
         this.table.append_finished(resumption.session, out);
     }
     Ok(())
+}
+
+/// Asks the program who the peer is. Where it is not asked, everybody is anyone.
+fn authenticate<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    core: Id<Core<S>>,
+    token: Option<&[u8]>,
+) -> Result<Principal, Refusal> {
+    let Some(core) = cx.registry.get(core) else { return Ok(Principal::ANYONE) };
+    let Some(authenticate) = &core.authenticate else { return Ok(Principal::ANYONE) };
+    let peer = cx.registry.get(id).map_or(Address::Unknown, |peer| peer.stream().peer());
+    authenticate(token, &peer).ok_or_else(|| {
+        Refusal::new(Code::NotAuthorized, "the server does not take this peer, or its token")
+    })
 }
 
 fn establish<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, session: SessionKey) {
@@ -332,6 +350,7 @@ fn acknowledge<S: 'static>(
 
 fn cancel<S: 'static>(
     cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
     peer: &Peer<S>,
     session: SessionKey,
     seq: u64,
@@ -339,7 +358,14 @@ fn cancel<S: 'static>(
 ) {
     let Some(core) = cx.registry.get_mut(peer.core) else { return };
     match core.table.cancel(session, seq) {
-        Cancelled::Held(refusal) => refusal.append(seq, out),
+        Cancelled::Held { connection, refusal } if connection == id.to_bits() => {
+            refusal.append(seq, out);
+        }
+        Cancelled::Held { connection, refusal } => {
+            let mut frame = cx.registry.take_buffer();
+            refusal.append(seq, &mut frame);
+            request::send(cx, Id::from_bits(connection), frame);
+        }
         Cancelled::Nothing => {}
         Cancelled::Running(key) => {
             core.counts.cancelled += 1;
@@ -359,7 +385,10 @@ fn bye<S: 'static>(
 ) {
     let Some(core) = cx.registry.get_mut(peer.core) else { return };
     log::debug!("session {session:?} said goodbye at {ack}");
-    core.table.close(session);
+    for attached in core.table.close(session) {
+        let attached = Id::<PeerConnection<S>>::from_bits(attached);
+        finish(cx.registry, attached, Closed::Local("the client said goodbye"));
+    }
     finish(cx.registry, id, Closed::Local("the client said goodbye"));
 }
 

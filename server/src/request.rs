@@ -68,7 +68,16 @@ pub(crate) fn run_held<S: 'static>(
             return false;
         }
         let Some(held) = next_held(cx, peer.core, session) else { return false };
-        run(cx, id, peer, session, &held.frame(), out);
+        if held.connection() == id.to_bits() {
+            run(cx, id, peer, session, &held.frame(), out);
+        } else {
+            // What the other one answers here does not overtake what is answered already.
+            if let Some(connection) = cx.registry.get_mut(id) {
+                connection.out().append(out);
+                cx.registry.touch(id);
+            }
+            run_by_other(cx, session, &held);
+        }
     }
     true
 }
@@ -76,7 +85,13 @@ pub(crate) fn run_held<S: 'static>(
 /// In-order session: runs one request whose turn has come with a late answer, by the connection it
 /// waits on; the others follow in that connection's own dispatch.
 pub(crate) fn unblock<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, session: SessionKey) {
-    let Some(held) = next_held(cx, core, session) else { return };
+    if let Some(held) = next_held(cx, core, session) {
+        run_by_other(cx, session, &held);
+    }
+}
+
+/// Runs a held request as if its own connection had its turn: what it is answered goes out there.
+fn run_by_other<S: 'static>(cx: &mut Cx<'_, S>, session: SessionKey, held: &HeldRequest) {
     let id = Id::<PeerConnection<S>>::from_bits(held.connection());
     let Some(connection) = cx.registry.get(id) else { return };
     let peer = *connection.role();
@@ -190,22 +205,21 @@ pub(crate) fn deliver<S: 'static>(
         let delivery = core.table.complete(key, Answer::Copied(&out[begin..]));
         // Not one that is answered already, by a handler that panicked and dropped its responder.
         core.counts.answered += (in_flight - core.table.in_flight()) as u64;
-        if delivery.connection != here {
-            send_elsewhere(cx, delivery, &out[begin..]);
-            out.truncate(begin);
+        if delivery.connection != here || delivery.joined.is_some() {
+            send_elsewhere(cx, id, delivery, begin, out);
         }
     } else {
         let frame = Bytes::copy_from_slice(&out[begin..]);
         out.truncate(begin);
         let delivery = core.table.complete(key, Answer::Shared(frame.clone()));
         core.counts.answered += (in_flight - core.table.in_flight()) as u64;
-        if delivery.connection == here
+        if delivery.connections().any(|connection| Some(connection) == here)
             && let Some(connection) = cx.registry.get_mut(id)
         {
             // It does not overtake the small ones before it.
             connection.out().append(out);
         }
-        send_shared(cx, delivery, frame);
+        send_shared(cx, delivery, &frame);
     }
     if is_draining {
         drain::check(cx, call.core);
@@ -226,25 +240,45 @@ fn refuse_too_large<S>(core: &Core<S>, seq: u64, begin: usize, out: &mut Vec<u8>
     }
 }
 
+/// Sends the answer that stands in `out` from `begin` on by those of its connections that are not
+/// `id`, and takes it out of `out` if `id` is none of them.
 #[cold]
-fn send_elsewhere<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: &[u8]) {
-    let Some(connection) = delivery.connection.map(Id::<PeerConnection<S>>::from_bits) else {
-        return;
-    };
-    if let Some(peer) = cx.registry.get_mut(connection).filter(|peer| !peer.is_finishing()) {
-        peer.out().extend_from_slice(frame);
-        cx.registry.touch(connection);
+fn send_elsewhere<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    delivery: Delivery,
+    begin: usize,
+    out: &mut Vec<u8>,
+) {
+    let mut is_here = false;
+    for connection in delivery.connections().map(Id::<PeerConnection<S>>::from_bits) {
+        if connection == id {
+            is_here = true;
+        } else if let Some(peer) = open_connection(cx, connection) {
+            peer.out().extend_from_slice(&out[begin..]);
+            cx.registry.touch(connection);
+        }
+    }
+    if !is_here {
+        out.truncate(begin);
     }
 }
 
-fn send_shared<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: Bytes) {
-    let Some(connection) = delivery.connection.map(Id::<PeerConnection<S>>::from_bits) else {
-        return;
-    };
-    if let Some(peer) = cx.registry.get_mut(connection).filter(|peer| !peer.is_finishing()) {
-        peer.push_shared(frame);
-        cx.registry.touch(connection);
+fn send_shared<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: &Bytes) {
+    for connection in delivery.connections().map(Id::<PeerConnection<S>>::from_bits) {
+        if let Some(peer) = open_connection(cx, connection) {
+            peer.push_shared(frame.clone());
+            cx.registry.touch(connection);
+        }
     }
+}
+
+/// Returns a connection that still takes what is sent.
+fn open_connection<'a, S: 'static>(
+    cx: &'a mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+) -> Option<&'a mut PeerConnection<S>> {
+    cx.registry.get_mut(id).filter(|peer| !peer.is_finishing())
 }
 
 /// Runs a NOTIFY: once at most, and whatever becomes of it, nothing is answered.

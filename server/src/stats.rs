@@ -47,6 +47,8 @@ pub struct Stats {
     pub sessions_resumed: u64,
     /// Sessions whose lease ended.
     pub sessions_expired: u64,
+    /// Sessions that gave way to new ones, idle and long detached.
+    pub sessions_evicted: u64,
     /// Handlers started for calls.
     pub calls_started: u64,
     /// Calls answered.
@@ -87,6 +89,7 @@ impl Stats {
             sessions_opened: table.opened,
             sessions_resumed: table.resumed,
             sessions_expired: table.expired,
+            sessions_evicted: table.evicted,
             calls_started: table.started,
             calls_answered: counts.answered,
             calls_cancelled: counts.cancelled,

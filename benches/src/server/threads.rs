@@ -29,7 +29,8 @@ use onceloop_protocol::limits::Limits;
 use onceloop_protocol::method::Method;
 use onceloop_protocol::scan::{ScanLimits, scan};
 use onceloop_protocol::table::{
-    Admission, Answer, CallKey, REPLY_COPY_BYTES_MAX, Refusal, Request, SessionKey, Table,
+    Admission, Answer, CallKey, Principal, REPLY_COPY_BYTES_MAX, Refusal, Request, SessionKey,
+    Table,
 };
 
 use crate::frames::{self, Front};
@@ -206,7 +207,9 @@ impl<'a> Connection<'a> {
         let opened = match decode_scanned::<Hello>(body, &self.shared.scan_limits) {
             Ok(hello) if hello.order == Order::Unordered => {
                 let secret = random_bytes().map_err(io::Error::other)?;
-                self.shared.table().open(&hello, u128::from_le_bytes(secret), self.number)
+                let secret = u128::from_le_bytes(secret);
+                let now = Instant::now();
+                self.shared.table().open(&hello, secret, self.number, Principal::ANYONE, now)
             }
             Ok(_) => Err(Refusal::new(Code::Unsupported, "calls are not kept in order here")),
             Err(error) => Err(Refusal::new(Code::Malformed, error.to_string())),

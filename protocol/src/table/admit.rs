@@ -3,8 +3,12 @@
 use std::time::Instant;
 
 use super::cell::Cell;
+use super::refusal::{
+    bad_numbers, beyond_window, fenced, in_progress, not_protected, not_retained,
+    refused_by_server, stale, unknown_session, xid_reused,
+};
 use super::{Call, CallKey, Refusal, SessionKey, Table};
-use crate::error::Code;
+use crate::error::{Class, Code};
 use crate::frame::{Flags, Frame, SEQ_MAX};
 
 /// Handlers of one session that its count has room for.
@@ -54,19 +58,16 @@ impl Table {
         let header = &request.frame.header;
         // Row 2: an unknown session is refused, never created.
         let Some(session) = self.sessions.get(key) else {
-            self.counters.rejected += 1;
-            return Admission::Refuse(unknown_session());
+            return self.refuse(key, unknown_session());
         };
         // Row 3: a connection that was replaced may still have frames on their way.
         if !session.is_attached_to(request.connection) {
-            self.counters.rejected += 1;
-            return Admission::Close(fenced());
+            return self.close_with(fenced());
         }
         // Row 4.
         let (seq, ack) = (header.seq, header.ack);
         if seq > SEQ_MAX || ack > SEQ_MAX || (seq > 0 && ack >= seq) {
-            self.counters.rejected += 1;
-            return Admission::Close(bad_numbers(seq, ack));
+            return self.close_with(bad_numbers(seq, ack));
         }
         // Row 5.
         if ack > session.floor {
@@ -76,35 +77,29 @@ impl Table {
             return self.admit_unprotected(key, request);
         }
         let session = self.sessions.get_mut(key).expect("found above; raising the floor keeps it");
-        let floor = session.floor;
+        let (floor, window) = (session.floor, u64::from(session.window()));
         // Row 6.
         if seq <= floor {
-            self.counters.rejected += 1;
-            return Admission::Refuse(stale(seq, floor));
+            return self.refuse(key, stale(seq, floor));
         }
         // Row 7.
-        if seq - floor > u64::from(session.window) {
-            self.counters.refused += 1;
-            return Admission::Refuse(beyond_window(seq, floor, session.window.into()));
+        if seq - floor > window {
+            return self.refuse(key, beyond_window(seq, floor, window));
         }
         // Rows 8 to 11.
-        let cell = session.ring.get(floor, seq);
+        let cell = session.cell(seq);
         if let Some(digest) = cell.digest() {
-            return self.meet(cell, digest == request.digest);
+            return self.meet(key, cell, digest == request.digest);
         }
         // Row 12.
         if let Some(refusal) = self.refuse_vacant(key, request) {
-            self.counters.refused += 1;
-            return Admission::Refuse(refusal);
+            return self.refuse(key, refusal);
         }
         // Row 12b.
         if self.must_wait(key, seq) {
             return match self.hold(key, request, now) {
                 Ok(()) => Admission::Wait,
-                Err(refusal) => {
-                    self.counters.refused += 1;
-                    Admission::Refuse(refusal.retry_after_ms(BUSY_RETRY_AFTER_MS))
-                }
+                Err(refusal) => self.refuse(key, refusal.retry_after_ms(BUSY_RETRY_AFTER_MS)),
             };
         }
         // Row 13.
@@ -112,15 +107,17 @@ impl Table {
     }
 
     /// Rows 8 to 11: another copy was here before.
-    fn meet(&mut self, cell: Cell, is_same: bool) -> Admission<'_> {
+    fn meet(&mut self, key: SessionKey, cell: Cell, is_same: bool) -> Admission<'_> {
         if !is_same {
-            self.counters.rejected += 1;
-            return Admission::Refuse(xid_reused());
+            return self.refuse(key, xid_reused());
         }
         match cell {
             Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => {
                 self.counters.joined += 1;
-                Admission::Wait
+                match self.in_progress_ms {
+                    None => Admission::Wait,
+                    Some(after_ms) => Admission::Refuse(in_progress(after_ms)),
+                }
             }
             Cell::Done { reply, .. } => {
                 self.counters.replayed += 1;
@@ -135,19 +132,38 @@ impl Table {
 
     /// Row 4b: rows 5 and 12, then run, if running twice does no harm.
     fn admit_unprotected(&mut self, key: SessionKey, request: &Request<'_>) -> Admission<'_> {
-        let refusal = self.refuse_vacant(key, request).or_else(|| {
-            (!request.is_idempotent).then(|| {
-                Refusal::new(
-                    Code::NotProtected,
-                    "the method is not declared idempotent: call it at most once or exactly once",
-                )
-            })
-        });
+        let refusal = self
+            .refuse_vacant(key, request)
+            .or_else(|| (!request.is_idempotent).then(not_protected));
         if let Some(refusal) = refusal {
-            self.counters.refused += 1;
-            return Admission::Refuse(refusal);
+            return self.refuse(key, refusal);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            // It may have been the last acknowledgement of a client that goes on without a table.
+            session.shrink();
         }
         Admission::Run(self.start(key, request))
+    }
+
+    /// Counts a refusal, of class N or of a broken rule.
+    #[cold]
+    fn refuse(&mut self, key: SessionKey, refusal: Refusal) -> Admission<'_> {
+        if refusal.code.class() == Class::NotExecuted {
+            self.counters.refused += 1;
+        } else {
+            self.counters.rejected += 1;
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            // Its acknowledgement may have emptied the ring, and nothing came into it.
+            session.shrink();
+        }
+        Admission::Refuse(refusal)
+    }
+
+    #[cold]
+    fn close_with(&mut self, refusal: Refusal) -> Admission<'_> {
+        self.counters.rejected += 1;
+        Admission::Close(refusal)
     }
 
     /// Row 12: reasons not to run a call that nobody has run.
@@ -155,7 +171,7 @@ impl Table {
     fn refuse_vacant(&self, key: SessionKey, request: &Request<'_>) -> Option<Refusal> {
         let header = &request.frame.header;
         if let Some(code) = request.refusal {
-            return Some(Refusal::new(code, refusal_message(code)));
+            return Some(refused_by_server(code));
         }
         if self.is_draining {
             return Some(Refusal::new(Code::Draining, "the server is shutting down"));
@@ -185,7 +201,7 @@ impl Table {
         let in_flight = session.in_flight as usize;
         let busy = |what| Some(Refusal::new(Code::Busy, what).retry_after_ms(BUSY_RETRY_AFTER_MS));
         // Counted in 16 bits.
-        let in_flight_max = limits.in_flight_per_session_max.clamp(session.window.into(), WIDEST);
+        let in_flight_max = limits.in_flight_per_session_max.clamp(session.window().into(), WIDEST);
         if u32::from(session.in_flight) >= in_flight_max {
             return busy("too many calls of this session are running");
         }
@@ -204,7 +220,26 @@ impl Table {
         if kept > limits.kept_reply_bytes_max && !is_oldest {
             return busy("too many reply bytes are unacknowledged on this server");
         }
+        if self.accounts.is_counted(session.account) {
+            return self.room_of_principal(session.account, argument_bytes).and_then(busy);
+        }
         None
+    }
+
+    /// Row 12, "over quota", for one principal.
+    #[cold]
+    fn room_of_principal(&self, account: u32, argument_bytes: usize) -> Option<&'static str> {
+        let (account, share) = (self.accounts.get(account), self.accounts.share(account));
+        let reserved = (account.in_flight + 1) * self.limits.reply_reservation_bytes;
+        if account.in_flight >= share.in_flight {
+            Some("too many calls of this principal are running")
+        } else if account.argument_bytes + argument_bytes > share.argument_bytes {
+            Some("the running calls of this principal take all the memory it may have")
+        } else if account.kept_bytes + reserved > share.kept_bytes {
+            Some("too many reply bytes of this principal are unacknowledged")
+        } else {
+            None
+        }
     }
 
     /// Row 13.
@@ -213,63 +248,29 @@ impl Table {
         let header = &request.frame.header;
         let is_unprotected = header.flags.contains(Flags::UNPROTECTED);
         let argument_bytes = request.frame.body.len();
+        let session = self.sessions.get_mut(key).expect("admit has found it");
+        let account = session.account;
         let call = self.calls.insert(Call {
             session: key,
             seq: header.seq,
             connection: request.connection,
             argument_bytes: u32::try_from(argument_bytes).expect("bodies are bounded below 4 GiB"),
+            account,
             is_unprotected,
             is_abandoned: false,
             is_cancelled: false,
         });
-        let session = self.sessions.get_mut(key).expect("admit has found it");
         session.in_flight += 1;
         if !is_unprotected {
             let digest = request.digest;
-            session.ring.set(session.floor, header.seq, Cell::Pending { digest, call });
+            session.occupy(header.seq, Cell::Pending { digest, call });
         }
+        self.accounts.count(account, |account| {
+            account.in_flight += 1;
+            account.argument_bytes += argument_bytes;
+        });
         self.in_flight_bytes += argument_bytes;
         self.counters.started += 1;
         call
-    }
-}
-
-pub(super) fn unknown_session() -> Refusal {
-    Refusal::new(Code::SessionUnknown, "no such session here: open one with HELLO")
-}
-
-pub(super) fn fenced() -> Refusal {
-    Refusal::new(Code::Fenced, "a newer connection of this session is attached")
-}
-
-pub(super) fn not_retained() -> Refusal {
-    Refusal::new(Code::NotRetained, "the call ran, but its reply was too large to keep")
-}
-
-pub(super) fn bad_numbers(seq: u64, ack: u64) -> Refusal {
-    Refusal::new(
-        Code::Protocol,
-        format!("seq {seq} with ack {ack}: an ack is below the seq it comes with, both <= 2^63"),
-    )
-}
-
-fn stale(seq: u64, floor: u64) -> Refusal {
-    Refusal::new(Code::Stale, format!("seq {seq} was acknowledged: the floor is {floor}"))
-}
-
-fn xid_reused() -> Refusal {
-    Refusal::new(Code::XidReused, "this seq came before with another method or other arguments")
-}
-
-fn beyond_window(seq: u64, floor: u64, window: u32) -> Refusal {
-    let message = format!("seq {seq} is beyond the window: {window} after the floor, {floor}");
-    Refusal { floor: Some(floor), ..Refusal::new(Code::Window, message) }
-}
-
-fn refusal_message(code: Code) -> &'static str {
-    match code {
-        Code::NoMethod => "this server has no such method: its list is `onceloop.methods`",
-        Code::NotAuthorized => "the caller may not call this method",
-        _ => "refused",
     }
 }

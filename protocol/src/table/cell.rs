@@ -1,6 +1,7 @@
 //! One cell for each seq that is not yet acknowledged, in a ring that holds no more than it must.
 
 use super::CallKey;
+use crate::handshake::CellReport;
 
 /// What the server knows of one xid. `digest` is that of the request that occupied the cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,13 +30,28 @@ impl Cell {
             | Cell::DoneNoReply { digest } => Some(digest),
         }
     }
+
+    /// Returns what RESUMED tells of it: every occupied state is running or finished.
+    pub(super) fn report(self) -> CellReport {
+        match self {
+            Cell::Vacant => CellReport::Vacant,
+            Cell::Held { .. } | Cell::Pending { .. } => CellReport::Running,
+            Cell::Done { .. } | Cell::DoneNoReply { .. } => CellReport::Finished,
+        }
+    }
+
+    /// Returns whether its handler has ended: an in-order session waits for it no more.
+    #[inline]
+    pub(super) fn has_ended(self) -> bool {
+        matches!(self, Cell::Done { .. } | Cell::DoneNoReply { .. })
+    }
 }
 
 /// The cells of the seqs in (floor, floor + capacity], each at `seq & (capacity - 1)`.
 ///
 /// The first cell is inline: a client with one call at a time never needs another. More are
 /// allocated by powers of two, as seqs come in, never beyond the session's window.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Ring {
     One(Cell),
     Many(Box<[Cell]>),
@@ -82,23 +98,15 @@ impl Ring {
     /// Empties the cell of `seq`, and returns what was in it.
     #[inline]
     pub(super) fn take(&mut self, floor: u64, seq: u64) -> Cell {
-        let cell = self.get(floor, seq);
-        if cell != Cell::Vacant {
-            self.set(floor, seq, Cell::Vacant);
+        debug_assert!(seq > floor);
+        match self {
+            Ring::One(cell) if seq == floor + 1 => std::mem::take(cell),
+            Ring::Many(cells) if seq - floor <= cells.len() as u64 => {
+                let slot = slot(cells, seq);
+                std::mem::take(&mut cells[slot])
+            }
+            _ => Cell::Vacant,
         }
-        cell
-    }
-
-    /// Gives back the memory of a ring whose cells are all vacant.
-    pub(super) fn shrink(&mut self) {
-        if self.is_vacant() {
-            *self = Ring::new();
-        }
-    }
-
-    /// Returns whether every cell is vacant.
-    pub(super) fn is_vacant(&self) -> bool {
-        self.cells().iter().all(|cell| *cell == Cell::Vacant)
     }
 
     /// Returns the cells, in the order of their places.
@@ -164,12 +172,5 @@ mod tests {
         assert_eq!(ring.get(floor, 1_064), Cell::DoneNoReply { digest: 4 });
         assert_eq!(ring.get(floor, 1_004), Cell::Vacant);
         assert_eq!(ring.get(floor, 1_065), Cell::Vacant, "beyond the ring");
-        ring.shrink();
-        assert_eq!(ring.capacity(), 64, "not while a cell is occupied");
-        for seq in floor + 1..=floor + 64 {
-            ring.take(floor, seq);
-        }
-        ring.shrink();
-        assert_eq!(ring.capacity(), 1);
     }
 }

@@ -1,8 +1,9 @@
 //! A handler ends, an acknowledgement comes, a caller gives up: rows 4c, 5, 14 and 18.
 
 use super::cell::Cell;
+use super::refusal::bad_numbers;
 use super::replies::Answer;
-use super::{CallKey, Refusal, SessionKey, Table};
+use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::Code;
 use crate::frame::SEQ_MAX;
 
@@ -12,8 +13,20 @@ pub struct Delivery {
     /// The connection to send it on; `None` if nobody is attached or nobody waits. An answer that
     /// is kept goes out when the client resumes.
     pub connection: Option<u64>,
+    /// The session's second connection, which gets the answer, too.
+    pub joined: Option<u64>,
     /// The session, if it is in order: [`Table::next_held`] may now have a request to run.
     pub unblocks: Option<SessionKey>,
+}
+
+impl Delivery {
+    /// Nobody gets the answer.
+    pub const NOBODY: Delivery = Delivery { connection: None, joined: None, unblocks: None };
+
+    /// Returns the connections to send it on: none, one or two.
+    pub fn connections(&self) -> impl Iterator<Item = u64> + use<> {
+        self.connection.into_iter().chain(self.joined)
+    }
 }
 
 /// What a CANCEL found.
@@ -21,8 +34,14 @@ pub struct Delivery {
 /// Exhaustive: a server that does not know what to do must not compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The call waited for its turn, and does not any more: send the refusal.
-    Held(Refusal),
+    /// The call waited for its turn, and does not any more: send the refusal, on the connection by
+    /// which the call came. On another one it would be taken for the answer to another copy.
+    Held {
+        /// By which connection the call came; it may be gone.
+        connection: u64,
+        /// What to send on it.
+        refusal: Refusal,
+    },
     /// No such call is running or waiting: do nothing.
     Nothing,
     /// The call runs; tell its handler. Its state is unchanged.
@@ -37,23 +56,23 @@ impl Table {
     /// while the handler ran) nothing is kept.
     #[inline]
     pub fn complete(&mut self, key: CallKey, answer: Answer<'_>) -> Delivery {
-        let mut delivery = Delivery { connection: None, unblocks: None };
+        let mut delivery = Delivery::NOBODY;
         let Some(call) = self.calls.remove(key) else { return delivery };
-        self.in_flight_bytes -= call.argument_bytes as usize;
+        self.give_back(&call);
         let Some(session) = self.sessions.get_mut(call.session) else { return delivery };
         session.in_flight -= 1;
-        delivery.unblocks = session.in_order.is_some().then_some(call.session);
-        if call.is_unprotected {
-            delivery.connection = Some(call.connection);
-            return delivery;
-        }
-        if call.is_abandoned {
+        delivery.unblocks = session.in_order().is_some().then_some(call.session);
+        if call.is_unprotected || call.is_abandoned {
             // Row 18: the effects stand, the reply is dropped.
-            session.abandoned -= 1;
+            session.abandoned -= u16::from(call.is_abandoned);
+            delivery.connection = call.is_unprotected.then_some(call.connection);
+            if session.expires().is_some() {
+                self.note_if_clean(call.session);
+            }
             return delivery;
         }
-        delivery.connection = session.connection();
-        let cell = session.ring.get(session.floor, call.seq);
+        (delivery.connection, delivery.joined) = (session.connection(), session.joined());
+        let cell = session.cell(call.seq);
         let Cell::Pending { digest, call: pending } = cell else {
             unreachable!("a call that runs and is not abandoned is pending in its cell: {cell:?}")
         };
@@ -68,15 +87,18 @@ impl Table {
         let reservations = session.in_flight as usize + usize::from(leaves_room);
         let fits = kept + reservations * reserved <= limits.kept_reply_bytes_per_session_max
             && self.replies.bytes() + answer.len() + self.calls.len() * reserved
-                <= limits.kept_reply_bytes_max;
+                <= limits.kept_reply_bytes_max
+            && self.accounts.can_keep(session.account, answer.len(), reserved);
         let done = match u32::try_from(kept) {
             Ok(kept) if fits => {
                 session.kept_bytes = kept;
+                let bytes = answer.len();
+                self.accounts.count(session.account, |account| account.kept_bytes += bytes);
                 Cell::Done { digest, reply: self.replies.keep(answer) }
             }
             _ => Cell::DoneNoReply { digest },
         };
-        session.ring.set(session.floor, call.seq, done);
+        session.set_cell(call.seq, done);
         delivery
     }
 
@@ -84,7 +106,7 @@ impl Table {
     /// its arguments did not fit: as if it had been refused by row 12.
     pub fn withdraw(&mut self, key: CallKey) {
         let Some(call) = self.calls.remove(key) else { return };
-        self.in_flight_bytes -= call.argument_bytes as usize;
+        self.give_back(&call);
         self.counters.started -= 1;
         self.counters.refused += 1;
         let Some(session) = self.sessions.get_mut(call.session) else { return };
@@ -92,8 +114,21 @@ impl Table {
         if call.is_abandoned {
             session.abandoned -= 1;
         } else if !call.is_unprotected {
-            session.ring.take(session.floor, call.seq);
+            session.take_cell(call.seq);
         }
+        self.note_if_clean(call.session);
+    }
+
+    /// A call does not count as in flight any more.
+    #[inline]
+    fn give_back(&mut self, call: &Call) {
+        let bytes = call.argument_bytes as usize;
+        self.in_flight_bytes -= bytes;
+        self.accounts.count(call.account, |account| {
+            account.in_flight -= 1;
+            account.argument_bytes -= bytes;
+        });
+        self.accounts.tidy(call.account);
     }
 
     /// Row 5 for an ACK frame: every seq up to `ack` is consumed or burnt.
@@ -102,13 +137,14 @@ impl Table {
     /// A refusal to send before the connection is closed, if no client may send this number.
     pub fn acknowledge(&mut self, key: SessionKey, ack: u64) -> Result<(), Refusal> {
         if ack > SEQ_MAX {
-            return Err(super::admit::bad_numbers(0, ack));
+            return Err(bad_numbers(0, ack));
         }
         if self.sessions.get(key).is_some_and(|session| ack > session.floor) {
             self.raise_floor(key, ack);
             let session = self.sessions.get_mut(key).expect("found above");
             // An acknowledgement on its own comes from a client at rest.
-            session.ring.shrink();
+            session.shrink();
+            self.note_if_clean(key);
         }
         Ok(())
     }
@@ -116,15 +152,15 @@ impl Table {
     /// Row 4c: the caller of `seq` no longer waits.
     pub fn cancel(&mut self, key: SessionKey, seq: u64) -> Cancelled {
         let Some(session) = self.sessions.get_mut(key) else { return Cancelled::Nothing };
-        if seq <= session.floor || seq - session.floor > u64::from(session.window) {
+        if seq <= session.floor || seq - session.floor > u64::from(session.window()) {
             return Cancelled::Nothing;
         }
-        match session.ring.get(session.floor, seq) {
+        match session.cell(seq) {
             Cell::Held { .. } => {
-                session.ring.take(session.floor, seq);
-                self.held_bytes -= session.remove_held(seq);
+                let connection = self.remove_held(key, seq);
+                self.note_if_clean(key);
                 let message = "the call was cancelled before its turn came";
-                Cancelled::Held(Refusal::new(Code::Cancelled, message))
+                Cancelled::Held { connection, refusal: Refusal::new(Code::Cancelled, message) }
             }
             Cell::Pending { call, .. } => {
                 self.calls.get_mut(call).expect("a pending cell has its call").is_cancelled = true;
@@ -138,15 +174,19 @@ impl Table {
     #[inline]
     pub(super) fn raise_floor(&mut self, key: SessionKey, ack: u64) {
         let session = self.sessions.get_mut(key).expect("the caller has found it");
-        let last = ack.min(session.floor + session.ring.capacity() as u64);
+        let last = ack.min(session.floor + session.cells().len() as u64);
         debug_assert!(
-            last - session.floor <= u64::from(session.window),
+            last - session.floor <= u64::from(session.window()),
             "a distance is not a cost"
         );
         for seq in session.floor + 1..=last {
-            match session.ring.take(session.floor, seq) {
+            match session.take_cell(seq) {
                 Cell::Vacant | Cell::DoneNoReply { .. } => {}
-                Cell::Held { .. } => self.held_bytes -= session.remove_held(seq),
+                Cell::Held { .. } => {
+                    let bytes = session.remove_held(seq).bytes();
+                    self.held_bytes -= bytes;
+                    self.accounts.count(session.account, |account| account.held_bytes -= bytes);
+                }
                 Cell::Pending { call, .. } => {
                     session.abandoned += 1;
                     let call = self.calls.get_mut(call).expect("a pending cell has its call");
@@ -154,6 +194,7 @@ impl Table {
                 }
                 Cell::Done { reply, .. } => {
                     let bytes = self.replies.drop_answer(reply);
+                    self.accounts.count(session.account, |account| account.kept_bytes -= bytes);
                     session.kept_bytes -= u32::try_from(bytes).expect("counted as u32 when kept");
                 }
             }

@@ -2,16 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::admit::{fenced, not_retained, unknown_session};
 use super::cell::Cell;
-use super::session::Session;
+use super::principal::Principal;
+use super::refusal::{bad_numbers, fenced, not_retained, unknown_session};
+use super::session::{Lease, Session};
 use super::{Refusal, SessionKey, Table};
 use crate::arena::Key;
 use crate::error::Code;
 use crate::frame::{SEQ_MAX, VERSION};
-use crate::handshake::{
-    CellReport, FEATURES, Hello, Order, Resume, Resumed, ServerLimits, Welcome,
-};
+use crate::handshake::{FEATURES, Hello, Order, Resume, Resumed, ServerLimits, Welcome};
 
 /// Milliseconds after which a client that found no room for a session may try again.
 const NO_ROOM_RETRY_AFTER_MS: u32 = 1_000;
@@ -24,16 +23,18 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Resumption {
     /// The session.
     pub session: SessionKey,
-    /// Its other connection: close it and drop all that came by it and has not been admitted,
-    /// before anything else is done.
-    pub replaced: Option<u64>,
+    /// Its connections that are not its own any more, two at most: close them and drop all that came
+    /// by them and has not been admitted, before anything else is done.
+    pub replaced: Vec<u64>,
     /// What to tell the client, after which [`Table::append_finished`] is to be sent.
     pub resumed: Resumed,
 }
 
 impl Table {
-    /// HELLO: opens a session and attaches `connection` to it. `secret` is 128 random bits of the
-    /// operating system.
+    /// HELLO: opens a session of `principal` and attaches `connection` to it. `secret` is 128 random
+    /// bits of the operating system.
+    ///
+    /// Where there are as many sessions as allowed, an idle one gives way (row 21).
     ///
     /// # Errors
     /// A refusal to send before the connection is closed.
@@ -42,18 +43,21 @@ impl Table {
         hello: &Hello,
         secret: u128,
         connection: u64,
+        principal: Principal,
+        now: Instant,
     ) -> Result<(SessionKey, Welcome), Refusal> {
         check_version(hello.version)?;
         if self.is_draining {
             return Err(Refusal::new(Code::Draining, "the server is shutting down"));
         }
-        if self.sessions.len() >= self.limits.sessions_max {
-            let refusal = Refusal::new(Code::Busy, "the server has no room for another session");
-            return Err(refusal.retry_after_ms(NO_ROOM_RETRY_AFTER_MS));
-        }
+        self.make_room(principal, now)?;
         let window = self.grant_window(hello.window);
-        let in_order = hello.order == Order::InOrder;
-        let key = self.sessions.insert(Session::new(window, secret, connection, in_order));
+        let account = self.accounts.add_session(principal);
+        let mut session = Session::new(window, secret, connection, account);
+        if hello.order == Order::InOrder {
+            session.set_in_order();
+        }
+        let key = self.sessions.insert(session);
         self.counters.opened += 1;
         let session = self.sessions.get(key).expect("inserted above");
         let welcome = Welcome {
@@ -66,51 +70,95 @@ impl Table {
         Ok((key, welcome))
     }
 
-    /// RESUME (row 19b): attaches `connection` to the session instead of the one it had.
+    /// Row 21: has a session give way to a new one of `principal` if there are as many as allowed.
+    fn make_room(&mut self, principal: Principal, now: Instant) -> Result<(), Refusal> {
+        let (account, has_room) = self.accounts.room(principal);
+        let from = if !has_room {
+            account
+        } else if self.sessions.len() >= self.limits.sessions_max {
+            self.accounts.largest()
+        } else {
+            return Ok(());
+        };
+        let oldest = from.and_then(|account| self.accounts.get(account).clean.first().copied());
+        match oldest {
+            Some((since, key)) if since + self.limits.evictable_after <= now => {
+                self.remove(SessionKey::from_bits(key));
+                self.counters.evicted += 1;
+                Ok(())
+            }
+            _ => {
+                let message = "there is no room for another session";
+                Err(Refusal::new(Code::Busy, message).retry_after_ms(NO_ROOM_RETRY_AFTER_MS))
+            }
+        }
+    }
+
+    /// RESUME (row 19b): attaches `connection` to the session of `principal`, instead of those it
+    /// has or, with `join`, beside the one it has.
     ///
-    /// What the replaced connection brought and was not admitted is never admitted: a cell reported
-    /// vacant stays so until the client sends the call again.
+    /// Without `join`, what the replaced connections brought and was not admitted is never admitted:
+    /// a cell reported vacant stays so until the client sends the call again. With `join` nothing is
+    /// dropped, and vacant proves nothing.
     ///
     /// # Errors
     /// A refusal to send before the connection is closed; nothing has changed then.
-    pub fn resume(&mut self, resume: &Resume, connection: u64) -> Result<Resumption, Refusal> {
+    pub fn resume(
+        &mut self,
+        resume: &Resume,
+        connection: u64,
+        principal: Principal,
+    ) -> Result<Resumption, Refusal> {
         check_version(resume.version)?;
-        if resume.join {
-            return Err(Refusal::new(Code::Unsupported, "this server attaches one connection"));
-        }
-        let key = SessionKey::from_bits(resume.sid.place);
-        let Some(session) = self.sessions.get_mut(key) else { return Err(unknown_session()) };
-        // Another's session gets the same answer as none, in the same time.
-        if !session.sid(resume.sid.place).is_same_secret(&resume.sid) {
-            return Err(unknown_session());
-        }
+        let key = self.find(resume, principal).ok_or_else(unknown_session)?;
+        let session = self.sessions.get(key).expect("found");
         // Row 3.
         let newest = (session.incarnation, session.attachment);
         if (resume.incarnation, resume.attachment) <= newest {
             return Err(fenced());
         }
         if resume.ack > SEQ_MAX {
-            return Err(super::admit::bad_numbers(0, resume.ack));
+            return Err(bad_numbers(0, resume.ack));
         }
+        self.forget_lease(key);
+        let session = self.sessions.get_mut(key).expect("found");
+        // What another incarnation of the client has sent is fenced: it is not joined.
+        let joins = resume.join && resume.incarnation == session.incarnation;
         (session.incarnation, session.attachment) = (resume.incarnation, resume.attachment);
-        let replaced = session.connection();
-        if let Some(expires) = session.expires() {
-            self.leases.remove(&(expires, key.to_bits()));
-        }
-        session.attach(connection);
+        let replaced = if joins {
+            session.join(connection).into_iter().collect()
+        } else {
+            session.attach(connection)
+        };
         if resume.ack > session.floor {
             self.raise_floor(key, resume.ack);
         }
-        self.drop_held(key);
+        if !joins {
+            self.drop_held(key);
+        }
         self.counters.resumed += 1;
         Ok(Resumption { session: key, replaced, resumed: self.report(key, resume) })
+    }
+
+    /// Returns the session that a RESUME names, if it is there, is `principal`'s, and the secret is
+    /// its own. All three are compared in a time that does not tell which one failed.
+    fn find(&self, resume: &Resume, principal: Principal) -> Option<SessionKey> {
+        let key = SessionKey::from_bits(resume.sid.place);
+        let session = self.sessions.get(key);
+        let (secret, owner) = session.map_or((0, Principal::ANYONE), |session| {
+            (session.sid(0).secret, self.accounts.get(session.account).principal)
+        });
+        let differing = (secret ^ resume.sid.secret)
+            | u128::from(owner.0 ^ principal.0)
+            | u128::from(session.is_none());
+        (std::hint::black_box(differing) == 0).then_some(key)
     }
 
     /// Appends what rows 10 and 11 answer for each finished call of the session.
     pub fn append_finished(&mut self, key: SessionKey, out: &mut Vec<u8>) {
         let Some(session) = self.sessions.get(key) else { return };
-        for seq in session.floor + 1..=session.floor + session.ring.capacity() as u64 {
-            match session.ring.get(session.floor, seq) {
+        for seq in session.seqs() {
+            match session.cell(seq) {
                 Cell::Done { reply, .. } => out.extend_from_slice(self.replies.get(reply)),
                 Cell::DoneNoReply { .. } => not_retained().append(seq, out),
                 Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => continue,
@@ -119,24 +167,51 @@ impl Table {
         }
     }
 
-    /// Row 19: the connection is lost. Nothing is cancelled; the lease begins. A connection that was
-    /// replaced changes nothing.
+    /// Row 19: the connection is lost, and leaves its session. With the last one the lease begins;
+    /// nothing is cancelled. A connection that was replaced changes nothing.
     pub fn detach(&mut self, key: SessionKey, connection: u64, now: Instant) {
         let limits = &self.limits;
         let Some(session) = self.sessions.get_mut(key) else { return };
         if !session.is_attached_to(connection) {
             return;
         }
-        let lease = if session.was_used() { limits.lease } else { limits.unused_lease };
-        session.ring.shrink();
-        session.detach(now + lease);
-        self.leases.insert((now + lease, key.to_bits()));
+        session.lease = if session.was_used() { Lease::Used } else { Lease::Unused };
+        let expires = now + session.lease.time(limits);
+        if session.leave(connection, expires) {
+            session.shrink();
+            self.leases.insert((expires, key.to_bits()));
+            self.note_if_clean(key);
+        }
+    }
+
+    /// Notes that a detached session may give way to another one, if nothing would be lost with it.
+    #[inline]
+    pub(super) fn note_if_clean(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else { return };
+        if session.is_clean()
+            && let Some(since) = session.detached_since(&self.limits)
+        {
+            self.accounts.add_clean(session.account, since, key.to_bits());
+        }
+    }
+
+    /// Takes a detached session off the lists of those whose lease ends and that may give way.
+    fn forget_lease(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else { return };
+        if let Some(expires) = session.expires() {
+            self.leases.remove(&(expires, key.to_bits()));
+            if let Some(since) = session.detached_since(&self.limits) {
+                self.accounts.remove_clean(session.account, since, key.to_bits());
+            }
+        }
     }
 
     /// BYE: the client has consumed everything and will not come back. What still runs ends without
-    /// an answer.
-    pub fn close(&mut self, key: SessionKey) {
+    /// an answer. Returns the connections that were attached.
+    pub fn close(&mut self, key: SessionKey) -> Vec<u64> {
+        let attached = self.sessions.get(key).map(Session::connections);
         self.remove(key);
+        attached.unwrap_or_default()
     }
 
     /// Row 20: deletes sessions whose lease is over, and gives up requests that wait too long for
@@ -173,19 +248,13 @@ impl Table {
     fn report(&self, key: SessionKey, resume: &Resume) -> Resumed {
         let session = self.sessions.get(key).expect("the caller has found it");
         let floor = session.floor;
-        let reports = (floor + 1..=floor + session.ring.capacity() as u64).map(|seq| match session
-            .ring
-            .get(floor, seq)
-        {
-            Cell::Vacant => CellReport::Vacant,
-            Cell::Held { .. } | Cell::Pending { .. } => CellReport::Running,
-            Cell::Done { .. } | Cell::DoneNoReply { .. } => CellReport::Finished,
-        });
+        let seqs = session.seqs();
+        let reports = seqs.map(|seq| session.cell(seq).report());
         Resumed {
             version: VERSION.min(resume.version),
             features: resume.features & FEATURES,
             floor,
-            window: session.window.into(),
+            window: session.window().into(),
             cells: Resumed::pack(reports),
             limits: ServerLimits::of(&self.limits),
         }
@@ -203,12 +272,11 @@ impl Table {
         if self.sessions.get(key).is_none() {
             return;
         }
+        self.forget_lease(key);
         self.drop_held(key);
         self.raise_floor(key, SEQ_MAX);
-        if let Some(session) = self.sessions.remove(key)
-            && let Some(expires) = session.expires()
-        {
-            self.leases.remove(&(expires, key.to_bits()));
+        if let Some(session) = self.sessions.remove(key) {
+            self.accounts.remove_session(session.account);
         }
     }
 }

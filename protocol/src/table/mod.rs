@@ -15,29 +15,33 @@
 mod admit;
 mod cell;
 mod finish;
+mod invariants;
 mod lifecycle;
 mod order;
+mod principal;
+mod refusal;
 mod replies;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 pub use self::admit::{Admission, Request};
-use self::cell::Cell;
 pub use self::finish::{Cancelled, Delivery};
 pub use self::lifecycle::Resumption;
 pub use self::order::HeldRequest;
+use self::principal::Accounts;
+pub use self::principal::Principal;
+pub use self::refusal::{Refusal, append_error};
 use self::replies::Replies;
 pub use self::replies::{Answer, REPLY_COPY_BYTES_MAX};
 use self::session::Session;
 use crate::arena::{Arena, Key};
 use crate::digest::DigestKey;
-use crate::error::{Code, ErrorBody};
-use crate::frame::{self, Header, Kind, MethodId};
+use crate::frame::MethodId;
+use crate::handshake::CellReport;
 use crate::limits::Limits;
 
 /// Where a session is in its table.
@@ -46,12 +50,15 @@ pub type SessionKey = Key<Session>;
 pub type CallKey = Key<Call>;
 
 /// A call whose handler has started and not ended.
+#[derive(Clone)]
 pub struct Call {
     session: SessionKey,
     seq: u64,
     /// By which connection it came: where an unprotected call's reply goes.
     connection: u64,
     argument_bytes: u32,
+    /// Whose it is, also once its session is gone.
+    account: u32,
     is_unprotected: bool,
     /// Its seq was acknowledged: nobody waits for the reply.
     is_abandoned: bool,
@@ -80,15 +87,19 @@ pub struct Counters {
     pub resumed: u64,
     /// Sessions whose lease ended.
     pub expired: u64,
+    /// Sessions that gave way to new ones.
+    pub evicted: u64,
 }
 
 /// The sessions of one server and the xids of each.
+#[derive(Clone)]
 pub struct Table {
     limits: Limits,
     digest_key: DigestKey,
     sessions: Arena<Session>,
     calls: Arena<Call>,
     replies: Replies,
+    accounts: Accounts,
     /// Detached sessions by the end of their lease; in-order sessions by when their held requests
     /// are looked at. At most two entries a session.
     leases: BTreeSet<(Instant, u64)>,
@@ -96,6 +107,8 @@ pub struct Table {
     /// Bytes of the requests that in-order sessions hold.
     held_bytes: usize,
     is_draining: bool,
+    /// Row 9: what a copy of a running call is told.
+    in_progress_ms: Option<u32>,
     counters: Counters,
 }
 
@@ -103,6 +116,7 @@ impl Table {
     /// Returns an empty table. `random` comes from the operating system and keys the digests.
     pub fn new(limits: Limits, random: [u8; 16]) -> Self {
         Table {
+            accounts: Accounts::new(&limits),
             limits,
             digest_key: DigestKey::new(random),
             sessions: Arena::new(),
@@ -112,6 +126,7 @@ impl Table {
             in_flight_bytes: 0,
             held_bytes: 0,
             is_draining: false,
+            in_progress_ms: None,
             counters: Counters::default(),
         }
     }
@@ -121,6 +136,22 @@ impl Table {
     #[inline]
     pub fn digest(&self, method: MethodId, arguments: &[u8]) -> u64 {
         self.digest_key.digest(method, arguments)
+    }
+
+    /// Tells the table that the server asks who its peers are: those that do not say
+    /// ([`Principal::ANYONE`]) get together at most half of what there is.
+    ///
+    /// # Panics
+    /// If there is a session already.
+    pub fn authenticate(&mut self) {
+        assert_eq!(self.sessions.len(), 0, "who peers are is asked from the beginning");
+        self.accounts.divide(&self.limits);
+    }
+
+    /// Row 9: has a copy of a call that is running or waiting answered at once, by IN_PROGRESS. It
+    /// says to ask again after so many milliseconds; the one reply comes all the same.
+    pub fn answer_in_progress(&mut self, retry_after_ms: u32) {
+        self.in_progress_ms = Some(retry_after_ms);
     }
 
     /// Refuses new calls and new sessions from now on; what runs may end, and what has ended is
@@ -156,15 +187,22 @@ impl Table {
 
     /// Returns whether the session's calls run in order.
     pub fn is_in_order(&self, key: SessionKey) -> bool {
-        self.sessions.get(key).is_some_and(|session| session.in_order.is_some())
+        self.sessions.get(key).is_some_and(|session| session.in_order().is_some())
     }
 
     /// Returns whether an answer of this session is still to come.
     pub fn is_owing(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
-            let is_held = session.in_order.as_ref().is_some_and(|order| !order.held.is_empty());
+            let is_held = session.in_order().is_some_and(|order| !order.held.is_empty());
             session.in_flight > session.abandoned || is_held
         })
+    }
+
+    /// Returns what RESUMED would tell of a call, without resuming: for tests and simulations.
+    /// `None` if there is no such session, or the seq is acknowledged.
+    pub fn peek(&self, key: SessionKey, seq: u64) -> Option<CellReport> {
+        let session = self.sessions.get(key).filter(|session| seq > session.floor)?;
+        Some(session.cell(seq).report())
     }
 
     /// Gives up every call that has not ended, at the end of a shutdown. Their handlers may go on;
@@ -173,6 +211,7 @@ impl Table {
         self.calls = Arena::new();
         self.sessions = Arena::new();
         self.replies = Replies::new();
+        self.accounts = self.accounts.emptied();
         self.leases.clear();
         self.in_flight_bytes = 0;
         self.held_bytes = 0;
@@ -184,128 +223,4 @@ impl Table {
         let Some(call) = self.calls.get(call) else { return false };
         !call.is_cancelled && !call.is_abandoned && self.sessions.get(call.session).is_some()
     }
-
-    /// Asserts what must always hold. It costs as much as there are sessions: for tests and
-    /// simulations.
-    ///
-    /// # Panics
-    /// If an invariant is broken.
-    pub fn check_invariants(&self) {
-        let (mut replies, mut reply_bytes, mut held_bytes, mut deadlines) = (0, 0, 0, 0);
-        let (mut in_flight, mut abandoned, mut pending) = (0, 0, 0);
-        for (key, session) in self.sessions.iter() {
-            let found = self.check_session(key, session);
-            replies += found.replies;
-            reply_bytes += found.reply_bytes;
-            pending += found.pending;
-            in_flight += session.in_flight as usize;
-            abandoned += session.abandoned as usize;
-            held_bytes += session.in_order.as_ref().map_or(0, |in_order| in_order.held_bytes);
-            deadlines += found.deadlines;
-        }
-        assert_eq!((replies, reply_bytes), self.kept(), "every kept answer has its cell");
-        assert_eq!(held_bytes, self.held_bytes);
-        assert_eq!(deadlines, self.leases.len(), "no deadline outlives its reason");
-        let calls = || self.calls.iter().map(|(_, call)| call);
-        let of_session = |call: &&Call| self.sessions.get(call.session).is_some();
-        assert_eq!(in_flight, calls().filter(of_session).count());
-        let is_abandoned = |call: &&Call| call.is_abandoned && of_session(call);
-        assert_eq!(abandoned, calls().filter(is_abandoned).count());
-        let is_pending = |call: &&Call| !call.is_abandoned && !call.is_unprotected;
-        assert_eq!(pending, calls().filter(of_session).filter(is_pending).count());
-        let bytes = calls().map(|call| call.argument_bytes as usize);
-        assert_eq!(bytes.sum::<usize>(), self.in_flight_bytes);
-    }
-
-    fn check_session(&self, key: SessionKey, session: &Session) -> Found {
-        let mut found = Found::default();
-        let (mut occupied, mut held) = (0, 0);
-        for &cell in session.ring.cells() {
-            occupied += u32::from(cell != Cell::Vacant);
-            match cell {
-                Cell::Vacant | Cell::DoneNoReply { .. } => {}
-                Cell::Held { .. } => held += 1,
-                Cell::Pending { call, .. } => {
-                    found.pending += 1;
-                    let call = self.calls.get(call).expect("a pending cell has its call");
-                    assert!(call.session == key && !call.is_abandoned && !call.is_unprotected);
-                    assert!(call.seq > session.floor);
-                }
-                Cell::Done { reply, .. } => {
-                    found.replies += 1;
-                    found.reply_bytes += self.replies.get(reply).len();
-                }
-            }
-        }
-        assert!(occupied <= u32::from(session.window), "at most a window of cells is occupied");
-        assert_eq!(found.reply_bytes, session.kept_bytes as usize);
-        let reserved = session.in_flight as usize * self.limits.reply_reservation_bytes;
-        assert!(found.reply_bytes + reserved <= self.limits.kept_reply_bytes_per_session_max);
-        assert_eq!(session.connection().is_none(), session.expires().is_some());
-        let watched = session.in_order.as_ref().and_then(|in_order| in_order.watched);
-        let deadlines = BTreeSet::from_iter([session.expires(), watched].into_iter().flatten());
-        for &due in &deadlines {
-            assert!(self.leases.contains(&(due, key.to_bits())), "every deadline is looked at");
-        }
-        found.deadlines = deadlines.len();
-        if let Some(in_order) = &session.in_order {
-            let bytes = in_order.held.values().map(|held| held.body.len());
-            assert_eq!(bytes.sum::<usize>(), in_order.held_bytes);
-            let is_held = |seq| matches!(session.ring.get(session.floor, seq), Cell::Held { .. });
-            assert!(in_order.held.keys().all(|&seq| seq > session.floor && is_held(seq)));
-        }
-        assert_eq!(held, session.in_order.as_ref().map_or(0, |in_order| in_order.held.len()));
-        found
-    }
-}
-
-/// What [`Table::check_invariants`] has counted in one session.
-#[derive(Default)]
-struct Found {
-    replies: usize,
-    reply_bytes: usize,
-    pending: usize,
-    deadlines: usize,
-}
-
-/// An answer that is not a result: which code, and a sentence for the person who reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The stable code.
-    pub code: Code,
-    /// What was wrong and what to do.
-    pub message: Cow<'static, str>,
-    /// With WINDOW: the highest acknowledgement seen.
-    pub floor: Option<u64>,
-    /// After how many milliseconds another try may fare better.
-    pub retry_after_ms: Option<u32>,
-}
-
-impl Refusal {
-    /// Returns a refusal with a code and a message.
-    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Refusal { code, message: message.into(), floor: None, retry_after_ms: None }
-    }
-
-    /// Adds the time after which another try may fare better.
-    #[must_use]
-    pub fn retry_after_ms(mut self, retry_after_ms: u32) -> Self {
-        self.retry_after_ms = Some(retry_after_ms);
-        self
-    }
-
-    /// Appends the ERROR frame for `seq` to `out`; seq 0 speaks of the connection.
-    pub fn append(&self, seq: u64, out: &mut Vec<u8>) {
-        let mut body = ErrorBody::new(self.code, &*self.message);
-        body.floor = self.floor;
-        body.retry_after_ms = self.retry_after_ms;
-        append_error(&body, seq, out);
-    }
-}
-
-/// Appends an ERROR frame for `seq` to `out`.
-pub fn append_error(body: &ErrorBody<'_>, seq: u64, out: &mut Vec<u8>) {
-    let start = Header::new(Kind::Error, seq).begin(out);
-    rmp_serde::encode::write_named(out, body).expect("strings and numbers encode into a Vec");
-    frame::finish(out, start);
 }

@@ -16,7 +16,7 @@ use crate::frame::{Frame, Header, NO_DEADLINE_MS};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A held request whose turn has come; it goes through [`super::Table::admit`] again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeldRequest {
     header: Header,
     body: Box<[u8]>,
@@ -29,7 +29,7 @@ impl HeldRequest {
         Frame { header: self.header, body: &self.body }
     }
 
-    /// Returns by which connection it came. It is the one attached: a RESUME drops what was held.
+    /// Returns by which connection it came; if that is lost, the one that is attached.
     pub fn connection(&self) -> u64 {
         self.connection
     }
@@ -42,24 +42,30 @@ impl Table {
     /// held.
     pub fn next_held(&mut self, key: SessionKey, now: Instant) -> Option<HeldRequest> {
         let session = self.sessions.get_mut(key)?;
-        if session.in_order.is_none() || session.abandoned > 0 {
+        if session.in_order().is_none() || session.abandoned > 0 {
             return None;
         }
-        let connection = session.connection()?;
+        let attached = session.connection()?;
         let next = session.next_in_order();
-        let held = session.in_order.as_mut()?.held.remove(&next);
+        let held = session.in_order_mut()?.held.remove(&next);
         if let Some(held) = &held {
-            self.held_bytes -= session.release(next, held);
+            session.release(next, held);
+            self.held_bytes -= held.bytes();
+            self.accounts.count(session.account, |account| account.held_bytes -= held.bytes());
         }
         session.look_for_hole(now);
-        held.map(|held| held.into_request(connection, now))
+        let mut held = held?;
+        if !session.is_attached_to(held.connection) {
+            held.connection = attached;
+        }
+        Some(held.into_request(now))
     }
 
     /// Row 12b: is it an in-order session, and something lower has not ended?
     #[inline]
     pub(super) fn must_wait(&mut self, key: SessionKey, seq: u64) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
-        if session.in_order.is_none() {
+        if session.in_order().is_none() {
             return false;
         }
         session.abandoned > 0 || session.next_in_order() < seq
@@ -74,11 +80,14 @@ impl Table {
     ) -> Result<(), Refusal> {
         let Frame { header, body } = *request.frame;
         let session = self.sessions.get_mut(key).expect("admit has found it");
-        let in_order = session.in_order.as_mut().expect("only in-order sessions hold requests");
+        let owner = session.account;
+        let held = self.accounts.get(owner).held_bytes + body.len();
+        let is_over_share = held > self.accounts.share(owner).argument_bytes;
+        let in_order = session.in_order_mut().expect("only in-order sessions hold requests");
         if in_order.held_bytes + body.len() > self.limits.held_bytes_per_session_max {
             return Err(Refusal::new(Code::Busy, "too many bytes wait for an earlier call"));
         }
-        if self.held_bytes + body.len() > self.limits.in_flight_bytes_max {
+        if self.held_bytes + body.len() > self.limits.in_flight_bytes_max || is_over_share {
             let message = "the calls that wait for their turn take all the memory set aside";
             return Err(Refusal::new(Code::Busy, message));
         }
@@ -86,10 +95,13 @@ impl Table {
         let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
         in_order.held_bytes += body.len();
         self.held_bytes += body.len();
-        in_order.held.insert(header.seq, Held { header, body: body.into(), deadline });
-        session.ring.set(session.floor, header.seq, Cell::Held { digest: request.digest });
+        self.accounts.count(owner, |account| account.held_bytes += body.len());
+        let connection = request.connection;
+        let held = Held { header, body: body.into(), connection, deadline };
+        in_order.held.insert(header.seq, held);
+        session.occupy(header.seq, Cell::Held { digest: request.digest });
         session.look_for_hole(now);
-        let is_watched = session.in_order.as_ref().is_some_and(|order| order.watched.is_some());
+        let is_watched = session.in_order().is_some_and(|order| order.watched.is_some());
         if !is_watched {
             self.watch_held(key, now + self.limits.hole_age_max);
         }
@@ -106,7 +118,7 @@ impl Table {
     ) {
         let age_max = self.limits.hole_age_max;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(in_order) = session.in_order.as_mut() else { return };
+        let Some(in_order) = session.in_order_mut() else { return };
         if in_order.watched != Some(due) {
             return;
         }
@@ -118,10 +130,12 @@ impl Table {
             Some(since) if since + age_max <= now => {
                 let message = "an earlier call of the session never came";
                 let refusal = Refusal::new(Code::Deadline, message);
-                let connection = session.connection();
-                for seq in self.drop_held(key) {
-                    refuse(connection, seq, &refusal);
+                let attached = session.connections();
+                for (seq, held) in self.drop_held(key) {
+                    let came_by = attached.contains(&held.connection).then_some(held.connection);
+                    refuse(came_by, seq, &refusal);
                 }
+                self.note_if_clean(key);
             }
             Some(since) => self.watch_held(key, since + age_max),
             // A handler runs that the held ones wait for: that is no hole, however long it takes.
@@ -129,26 +143,38 @@ impl Table {
         }
     }
 
-    /// Drops all that the session holds, and returns the seqs. A RESUME does so (row 19b): what is
-    /// held has not passed row 13.
-    pub(super) fn drop_held(&mut self, key: SessionKey) -> Vec<u64> {
-        let Some(session) = self.sessions.get_mut(key) else { return Vec::new() };
-        let Some(in_order) = session.in_order.as_mut() else { return Vec::new() };
+    /// Drops one held request, and returns by which connection it came.
+    pub(super) fn remove_held(&mut self, key: SessionKey, seq: u64) -> u64 {
+        let session = self.sessions.get_mut(key).expect("the caller has found it");
+        let held = session.remove_held(seq);
+        session.take_cell(seq);
+        self.held_bytes -= held.bytes();
+        self.accounts.count(session.account, |account| account.held_bytes -= held.bytes());
+        held.connection
+    }
+
+    /// Drops all that the session holds, and returns it. A RESUME does so (row 19b): what is held
+    /// has not passed row 13.
+    pub(super) fn drop_held(&mut self, key: SessionKey) -> BTreeMap<u64, Held> {
+        let Some(session) = self.sessions.get_mut(key) else { return BTreeMap::new() };
+        let Some(in_order) = session.in_order_mut() else { return BTreeMap::new() };
         if let Some(due) = in_order.watched.take() {
             self.leases.remove(&(due, key.to_bits()));
         }
         in_order.hole = None;
         let held = std::mem::take(&mut in_order.held);
         for (&seq, request) in &held {
-            self.held_bytes -= session.release(seq, request);
+            session.release(seq, request);
+            self.held_bytes -= request.bytes();
+            self.accounts.count(session.account, |account| account.held_bytes -= request.bytes());
         }
-        held.into_keys().collect()
+        held
     }
 
     /// Makes [`Table::expire`] look at what the session holds, at `due`.
     fn watch_held(&mut self, key: SessionKey, due: Instant) {
         if let Some(session) = self.sessions.get_mut(key)
-            && let Some(in_order) = session.in_order.as_mut()
+            && let Some(in_order) = session.in_order_mut()
         {
             in_order.watched = Some(due);
             self.leases.insert((due, key.to_bits()));
@@ -157,7 +183,7 @@ impl Table {
 }
 
 /// What an in-order session has beyond an unordered one.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct InOrder {
     /// Every seq below this one has ended or is acknowledged; at least floor + 1 once it is used.
     pub(super) next: u64,
@@ -173,48 +199,56 @@ pub(super) struct InOrder {
 }
 
 /// A request that waits for its turn.
+#[derive(Clone)]
 pub(super) struct Held {
     header: Header,
-    pub(super) body: Box<[u8]>,
+    body: Box<[u8]>,
+    /// By which it came: a refusal goes back by no other, where it would be taken for the answer to
+    /// another copy.
+    connection: u64,
     /// Until when its caller waits.
     deadline: Option<Instant>,
 }
 
 impl Held {
     /// Returns the request as if it came now: with what is left of its time.
-    fn into_request(self, connection: u64, now: Instant) -> HeldRequest {
+    fn into_request(self, now: Instant) -> HeldRequest {
         let mut header = self.header;
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(now).as_millis();
             header.time_left_ms = u32::try_from(left).unwrap_or(u32::MAX - 1);
         }
-        HeldRequest { header, body: self.body, connection }
+        HeldRequest { header, body: self.body, connection: self.connection }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
     }
 }
 
 impl Session {
-    /// Drops a held request, and returns how many bytes it had.
-    pub(super) fn remove_held(&mut self, seq: u64) -> usize {
-        let in_order = self.in_order.as_mut().expect("only in-order sessions hold requests");
+    /// Takes a held request out; its cell is the caller's.
+    pub(super) fn remove_held(&mut self, seq: u64) -> Held {
+        let in_order = self.in_order_mut().expect("only in-order sessions hold requests");
         let held = in_order.held.remove(&seq).expect("a held cell has its request");
-        self.release(seq, &held)
+        in_order.held_bytes -= held.bytes();
+        held
     }
 
-    /// Empties the cell of a request that is not held any more, and returns how many bytes it had.
-    fn release(&mut self, seq: u64, held: &Held) -> usize {
-        self.ring.take(self.floor, seq);
-        let in_order = self.in_order.as_mut().expect("only in-order sessions hold requests");
-        in_order.held_bytes -= held.body.len();
-        held.body.len()
+    /// Empties the cell of a request that is not held any more.
+    fn release(&mut self, seq: u64, held: &Held) {
+        self.take_cell(seq);
+        let in_order = self.in_order_mut().expect("only in-order sessions hold requests");
+        in_order.held_bytes -= held.bytes();
     }
 
     /// In-order session: returns since when the held ones wait for a seq that has not come; `None`
     /// if what they wait for runs, or nothing is held.
     fn look_for_hole(&mut self, now: Instant) -> Option<Instant> {
         let next = self.next_in_order();
-        let is_vacant = self.ring.get(self.floor, next) == Cell::Vacant;
+        let is_vacant = self.cell(next) == Cell::Vacant;
         let abandoned = self.abandoned;
-        let in_order = self.in_order.as_mut().expect("the caller asks only in-order sessions");
+        let in_order = self.in_order_mut().expect("the caller asks only in-order sessions");
         let is_hole = is_vacant && abandoned == 0 && !in_order.held.is_empty();
         in_order.hole = match in_order.hole {
             _ if !is_hole => None,

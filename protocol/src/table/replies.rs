@@ -29,6 +29,7 @@ impl Answer<'_> {
     }
 }
 
+#[derive(Clone)]
 enum Slot {
     /// A buffer; one without memory while the slot is free.
     Copied(Vec<u8>),
@@ -37,6 +38,7 @@ enum Slot {
 
 /// The kept answers. The slot and the buffer given back last are the first ones used again, while
 /// they are still in the cache.
+#[derive(Clone)]
 pub(super) struct Replies {
     slots: Vec<Slot>,
     free: Vec<u32>,

@@ -1,17 +1,19 @@
 //! Row by row, on a table without a network. Each test is named after what it holds.
 
 mod hostile;
+mod join;
 mod order;
+mod principals;
 mod quotas;
 mod rows;
 mod sessions;
 
 use std::time::{Duration, Instant};
 
-use super::{Admission, Answer, CallKey, Delivery, Refusal, Request, SessionKey, Table};
+use super::{Admission, Answer, CallKey, Delivery, Principal, Refusal, Request, SessionKey, Table};
 use crate::error::{Code, ErrorBody};
 use crate::frame::{Flags, Frame, Header, Kind, MethodId, NO_DEADLINE_MS};
-use crate::handshake::{CellReport, Hello, Order, Resume, Resumed, Sid};
+use crate::handshake::{CellReport, Hello, Order, Resume, Resumed, Sid, Welcome};
 use crate::limits::Limits;
 
 /// The connection by which a [`Fixture`]'s session is opened.
@@ -41,9 +43,21 @@ impl Fixture {
     }
 
     fn with(limits: Limits, order: Order) -> Self {
+        Fixture::of(Table::new(limits, [7; 16]), order)
+    }
+
+    /// Of a server that asks who its peers are.
+    fn authenticated(limits: Limits, order: Order) -> Self {
         let mut table = Table::new(limits, [7; 16]);
-        let (session, welcome) = table.open(&hello(0, order), SECRET, FIRST).unwrap();
-        let (sid, now) = (welcome.sid, Instant::now());
+        table.authenticate();
+        Fixture::of(table, order)
+    }
+
+    fn of(mut table: Table, order: Order) -> Self {
+        let now = Instant::now();
+        let (session, welcome) =
+            table.open(&hello(0, order), SECRET, FIRST, Principal::ANYONE, now).unwrap();
+        let sid = welcome.sid;
         Fixture { table, session, sid, connection: FIRST, attachment: 0, now }
     }
 
@@ -119,11 +133,38 @@ impl Fixture {
         }
     }
 
-    /// Comes back by `connection`, and returns which connection that replaced and what RESUMED says.
+    /// Opens another session.
+    fn open(&mut self, hello: &Hello, secret: u128, connection: u64) -> Opened {
+        self.open_as(hello, secret, connection, Principal::ANYONE)
+    }
+
+    fn open_as(
+        &mut self,
+        hello: &Hello,
+        secret: u128,
+        connection: u64,
+        principal: Principal,
+    ) -> Opened {
+        let opened = self.table.open(hello, secret, connection, principal, self.now);
+        self.table.check_invariants();
+        opened
+    }
+
+    /// Comes back by `connection`, and returns which connections that replaced and what RESUMED says.
     #[track_caller]
-    fn resume(&mut self, connection: u64, ack: u64) -> (Option<u64>, Resumed) {
-        let message = Resume { ack, ..self.message() };
-        let resumption = self.table.resume(&message, connection).unwrap();
+    fn resume(&mut self, connection: u64, ack: u64) -> (Vec<u64>, Resumed) {
+        self.resume_with(connection, Resume { ack, ..self.message() })
+    }
+
+    /// Comes by `connection`, beside the one that is attached.
+    #[track_caller]
+    fn join(&mut self, connection: u64) -> (Vec<u64>, Resumed) {
+        self.resume_with(connection, Resume { join: true, ..self.message() })
+    }
+
+    #[track_caller]
+    fn resume_with(&mut self, connection: u64, message: Resume) -> (Vec<u64>, Resumed) {
+        let resumption = self.table.resume(&message, connection, Principal::ANYONE).unwrap();
         assert_eq!(resumption.session, self.session);
         self.attachment += 1;
         self.connection = connection;
@@ -161,7 +202,7 @@ impl Fixture {
     /// What the table keeps of the session: cells and held bytes, answers and their bytes.
     fn kept(&self) -> (usize, usize, (usize, usize)) {
         let session = self.table.sessions.get(self.session).unwrap();
-        (session.ring.capacity(), self.table.held_bytes, self.table.kept())
+        (session.cells().len(), self.table.held_bytes, self.table.kept())
     }
 
     fn floor(&self) -> u64 {
@@ -170,15 +211,12 @@ impl Fixture {
 
     /// What RESUMED would tell of `seq`, without resuming.
     fn report(&self, seq: u64) -> CellReport {
-        use super::cell::Cell;
-        let session = self.table.sessions.get(self.session).unwrap();
-        match session.ring.get(session.floor, seq) {
-            Cell::Vacant => CellReport::Vacant,
-            Cell::Held { .. } | Cell::Pending { .. } => CellReport::Running,
-            Cell::Done { .. } | Cell::DoneNoReply { .. } => CellReport::Finished,
-        }
+        self.table.peek(self.session, seq).unwrap()
     }
 }
+
+/// What came of a HELLO.
+type Opened = Result<(SessionKey, Welcome), Refusal>;
 
 fn hello(window: u32, order: Order) -> Hello {
     Hello { version: 1, features: 0, window, order, token: None }

@@ -24,14 +24,15 @@ pub(crate) struct Known {
     pub(crate) key: SessionKey,
     pub(crate) sid: Sid,
     pub(crate) is_in_order: bool,
-    pub(crate) connection: Option<u64>,
+    /// The connections that are attached, the older one first.
+    pub(crate) connections: Vec<u64>,
     pub(crate) incarnation: u32,
     pub(crate) attachment: u32,
     pub(crate) floor: u64,
     /// Every xid that ran, also those acknowledged since.
     pub(crate) ran: BTreeMap<u64, Xid>,
-    /// Requests that wait for their turn, and their bytes.
-    pub(crate) held: BTreeMap<u64, u8>,
+    /// Requests that wait for their turn: their bytes, and by which connection they came.
+    pub(crate) held: BTreeMap<u64, (u8, u64)>,
 }
 
 impl Known {
@@ -40,6 +41,7 @@ impl Known {
         match self.ran.get(&seq) {
             Some(xid) if xid.has_ended => CellReport::Finished,
             Some(_) => CellReport::Running,
+            None if self.held.contains_key(&seq) => CellReport::Running,
             None => CellReport::Vacant,
         }
     }
@@ -66,7 +68,7 @@ impl Known {
 
     /// The rows, as a person would write them down.
     pub(crate) fn expect(&mut self, copy: &Copy, tally: &mut Tally) -> Expected {
-        if self.connection != Some(copy.connection) {
+        if !self.connections.contains(&copy.connection) {
             return Expected::Refused(Code::Fenced);
         }
         if copy.seq > 0 && copy.ack >= copy.seq {
@@ -93,7 +95,7 @@ impl Known {
         if copy.seq > self.floor + u64::from(WINDOW) {
             return Expected::Refused(Code::Window);
         }
-        let held = self.held.get(&copy.seq).copied();
+        let held = self.held.get(&copy.seq).map(|&(body, _)| body);
         let ran = self.ran.get(&copy.seq);
         if let Some(body) = held.or(ran.map(|xid| xid.body)) {
             return match ran {
@@ -155,6 +157,9 @@ pub(crate) struct Tally {
     pub(crate) replays: u32,
     pub(crate) waits: u32,
     pub(crate) fenced: u32,
+    /// Second connections, and answers that went out on two.
+    pub(crate) joins: u32,
+    pub(crate) answered_twice: u32,
     pub(crate) ran_in_turn: u32,
     pub(crate) abandoned: u32,
     pub(crate) reports: [u32; 3],
@@ -170,6 +175,8 @@ impl Tally {
         self.replays += other.replays;
         self.waits += other.waits;
         self.fenced += other.fenced;
+        self.joins += other.joins;
+        self.answered_twice += other.answered_twice;
         self.ran_in_turn += other.ran_in_turn;
         self.abandoned += other.abandoned;
         for (sum, count) in self.reports.iter_mut().zip(other.reports) {
@@ -184,6 +191,7 @@ impl Tally {
         assert!(counts.iter().all(|&count| count > 500), "{self:?}");
         assert!(self.reports.iter().all(|&count| count > 200), "{self:?}");
         assert!(self.fenced > 200 && self.sessions_ended > 200, "{self:?}");
+        assert!(self.joins > 500 && self.answered_twice > 500, "{self:?}");
         for code in [
             Code::Busy,
             Code::Window,

@@ -53,8 +53,13 @@ impl World {
     }
 
     pub fn with(limits: Limits) -> World {
+        World::built(limits, |builder| builder)
+    }
+
+    /// A server to which `more` is added.
+    pub fn built(limits: Limits, more: impl FnOnce(Builder<App>) -> Builder<App>) -> World {
         let mut reactor = Reactor::new().expect("a reactor");
-        let server = Builder::<App>::new()
+        let builder = Builder::<App>::new()
             .service(bank::METHODS)
             .limits(limits)
             .method(bank::debit, |(amount,), cx| {
@@ -69,9 +74,8 @@ impl World {
             })
             .method(bank::broken, |(), _| panic!("on purpose"))
             .method(bank::big, |(bytes,), _| Ok(vec![7; bytes].into()))
-            .method(bank::balance, |(), cx| Ok(cx.state.spent))
-            .listen(reactor.registry(), "127.0.0.1:0")
-            .expect("a server");
+            .method(bank::balance, |(), cx| Ok(cx.state.spent));
+        let server = more(builder).listen(reactor.registry(), "127.0.0.1:0").expect("a server");
         World { reactor, app: App::default(), server }
     }
 
@@ -177,6 +181,14 @@ impl Wire {
     pub fn resume(world: &mut World, welcome: &Welcome, attachment: u32, ack: u64) -> Wire {
         let mut wire = Wire::open(world);
         wire.begin(world, Kind::Resume, &plain_resume(welcome, attachment, ack));
+        wire
+    }
+
+    /// Comes by another connection beside the one that is attached.
+    pub fn join(world: &mut World, welcome: &Welcome, attachment: u32) -> Wire {
+        let mut wire = Wire::open(world);
+        let resume = Resume { join: true, ..plain_resume(welcome, attachment, 0) };
+        wire.begin(world, Kind::Resume, &resume);
         wire
     }
 

@@ -144,7 +144,7 @@ fn what_one_session_holds_is_bounded() {
 fn what_all_sessions_hold_is_bounded() {
     let limits = Limits { in_flight_bytes_max: 100, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::InOrder);
-    let (other, _) = f.table.open(&hello(0, Order::InOrder), 5, SECOND).unwrap();
+    let (other, _) = f.open(&hello(0, Order::InOrder), 5, SECOND).unwrap();
     assert_eq!(f.send(copy(2).body(&[0; 60])), Found::Wait);
     let second = copy(2).body(&[0; 41]).on(SECOND);
     assert_eq!(f.send_to(other, second.clone()).code(), Code::Busy);
@@ -157,8 +157,11 @@ fn a_cancelled_held_call_never_ran() {
     let mut f = Fixture::in_order();
     f.send(copy(2));
     f.send(copy(3));
-    let Cancelled::Held(refusal) = f.table.cancel(f.session, 2) else { panic!("2 is held") };
+    let Cancelled::Held { connection, refusal } = f.table.cancel(f.session, 2) else {
+        panic!("2 is held")
+    };
     f.table.check_invariants();
+    assert_eq!(connection, FIRST);
     assert_eq!((refusal.code, f.report(2)), (Code::Cancelled, CellReport::Vacant));
     f.run(copy(1), b"one");
     assert_eq!(run_turns(&mut f), [0; 0], "2 is a hole until it is burnt");

@@ -42,7 +42,7 @@ fn a_draining_server_refuses_new_calls_and_sessions_and_ends_what_runs() {
     let call = f.send(copy(1)).run();
     f.table.drain();
     assert_eq!(f.send(copy(2)).code(), Code::Draining);
-    let refusal = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap_err();
+    let refusal = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap_err();
     assert_eq!(refusal.code, Code::Draining);
     assert_eq!(f.resume(SECOND, 0).1.report(1), CellReport::Running, "what is owed can be fetched");
     assert_eq!(f.complete(call, b"one").connection, Some(SECOND));
@@ -101,7 +101,7 @@ fn a_session_of_an_ended_client_keeps_its_calls_in_the_count() {
     let mut f = Fixture::with(Limits { in_flight_max: 1, ..Limits::default() }, Order::Unordered);
     let call = f.send(copy(1)).run();
     f.table.close(f.session);
-    let (next, _) = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    let (next, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     assert_eq!(f.send_to(next, copy(1).on(SECOND)).code(), Code::Busy);
     f.complete(call, b"");
     f.send_to(next, copy(1).on(SECOND)).run();
@@ -162,7 +162,7 @@ fn replies_of_all_sessions_are_bounded() {
     let limits =
         Limits { kept_reply_bytes_max: 1_000, reply_reservation_bytes: 100, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
-    let (other, _) = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    let (other, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     f.run(copy(1), &[1; 900]);
     let call = f.send_to(other, copy(1).on(SECOND)).run();
     assert_eq!(f.send(copy(2)).code(), Code::Busy);
@@ -193,9 +193,9 @@ fn a_large_reply_does_not_take_what_another_call_has_reserved() {
 #[test]
 fn a_server_opens_only_so_many_sessions() {
     let mut f = Fixture::with(Limits { sessions_max: 1, ..Limits::default() }, Order::Unordered);
-    let refusal = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap_err();
+    let refusal = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap_err();
     assert_eq!((refusal.code, f.table.sessions()), (Code::Busy, 1));
     assert!(refusal.retry_after_ms.is_some());
     f.table.close(f.session);
-    f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
 }

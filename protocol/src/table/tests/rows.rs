@@ -23,7 +23,7 @@ fn a_session_that_ended_is_not_created_again_by_a_request() {
     assert_eq!(f.send(copy(2)).code(), Code::SessionUnknown);
     assert_eq!((f.table.sessions(), f.table.in_flight()), (0, 0));
     // Nor does the next session in its place answer to its key.
-    f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     assert_eq!(f.send(copy(2).on(SECOND)).code(), Code::SessionUnknown);
 }
 
@@ -298,7 +298,7 @@ fn an_answer_is_found_by_its_call_and_never_by_its_place() {
     let first = f.send(copy(1)).run();
     f.complete(first, b"one");
     let second = f.send(copy(2)).run();
-    let nothing = Delivery { connection: None, unblocks: None };
+    let nothing = Delivery::NOBODY;
     assert_eq!(f.complete(first, b"again"), nothing, "a call ends once");
     assert!(f.table.is_awaited(second) && !f.table.is_awaited(first));
     f.table.withdraw(first);
@@ -329,7 +329,7 @@ fn a_call_whose_arguments_did_not_fit_was_never_there() {
 #[test]
 fn sessions_do_not_see_each_other() {
     let mut f = Fixture::new();
-    let (other, _) = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    let (other, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     f.run(copy(1), b"mine");
     let call = f.send_to(other, copy(1).on(SECOND)).run();
     assert_eq!(f.send_to(other, copy(1)).closed(), Code::Fenced, "by the first's connection");

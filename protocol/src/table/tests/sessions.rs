@@ -10,7 +10,7 @@ fn a_window_is_granted_by_powers_of_two() {
     let asked_and_granted =
         [(0, 128), (1, 1), (2, 2), (3, 2), (64, 64), (100, 64), (1_024, 1_024), (u32::MAX, 1_024)];
     for (asked, granted) in asked_and_granted {
-        let (_, welcome) = f.table.open(&hello(asked, Order::Unordered), 5, 9).unwrap();
+        let (_, welcome) = f.open(&hello(asked, Order::Unordered), 5, 9).unwrap();
         assert_eq!(welcome.window, granted, "asked {asked}");
     }
 }
@@ -20,11 +20,20 @@ fn limits_that_are_no_powers_of_two_still_grant_one() {
     let limits = Limits { window: 100, window_max: 50, ..Limits::default() };
     let mut table = Table::new(limits, [7; 16]);
     for asked in [0, 40, 1_000] {
-        let (_, welcome) = table.open(&hello(asked, Order::Unordered), 5, 9).unwrap();
+        let (_, welcome) = table
+            .open(&hello(asked, Order::Unordered), 5, 9, Principal::ANYONE, Instant::now())
+            .unwrap();
         assert_eq!(welcome.window, 32, "asked {asked}");
     }
     let mut table = Table::new(Limits { window_max: 0, ..Limits::default() }, [7; 16]);
-    assert_eq!(table.open(&hello(8, Order::Unordered), 5, 9).unwrap().1.window, 1);
+    assert_eq!(
+        table
+            .open(&hello(8, Order::Unordered), 5, 9, Principal::ANYONE, Instant::now())
+            .unwrap()
+            .1
+            .window,
+        1
+    );
 }
 
 #[test]
@@ -41,11 +50,14 @@ fn a_window_of_one_takes_one_call_at_a_time() {
 fn another_version_is_refused() {
     let mut f = Fixture::new();
     let old = Hello { version: 0, ..hello(0, Order::Unordered) };
-    assert_eq!(f.table.open(&old, 5, SECOND).unwrap_err().code, Code::Unsupported);
+    assert_eq!(f.open(&old, 5, SECOND).unwrap_err().code, Code::Unsupported);
     let old = Resume { version: 0, ..f.message() };
-    assert_eq!(f.table.resume(&old, SECOND).unwrap_err().code, Code::Unsupported);
+    assert_eq!(
+        f.table.resume(&old, SECOND, Principal::ANYONE).unwrap_err().code,
+        Code::Unsupported
+    );
     let newer = Hello { version: 9, ..hello(0, Order::Unordered) };
-    assert_eq!(f.table.open(&newer, 5, SECOND).unwrap().1.version, 1);
+    assert_eq!(f.open(&newer, 5, SECOND).unwrap().1.version, 1);
 }
 
 #[test]
@@ -66,7 +78,7 @@ fn a_wrong_secret_gets_the_same_answer_as_an_unknown_session() {
     for sid in others {
         let message = Resume { sid, attachment: 9, ack: 1, ..f.message() };
         let mut out = Vec::new();
-        f.table.resume(&message, SECOND).unwrap_err().append(0, &mut out);
+        f.table.resume(&message, SECOND, Principal::ANYONE).unwrap_err().append(0, &mut out);
         answers.push(out);
     }
     assert_eq!(errors(&answers[0]), [(0, Code::SessionUnknown)]);
@@ -76,9 +88,15 @@ fn a_wrong_secret_gets_the_same_answer_as_an_unknown_session() {
     assert_eq!(f.send(copy(1)), Found::Again(b"one".to_vec()));
     let wrong = Sid { place, secret: secret ^ 1 };
     let fenced = Resume { sid: wrong, attachment: 0, ..f.message() };
-    assert_eq!(f.table.resume(&fenced, SECOND).unwrap_err().code, Code::SessionUnknown);
+    assert_eq!(
+        f.table.resume(&fenced, SECOND, Principal::ANYONE).unwrap_err().code,
+        Code::SessionUnknown
+    );
     let beyond = Resume { sid: wrong, ack: u64::MAX, ..f.message() };
-    assert_eq!(f.table.resume(&beyond, SECOND).unwrap_err().code, Code::SessionUnknown);
+    assert_eq!(
+        f.table.resume(&beyond, SECOND, Principal::ANYONE).unwrap_err().code,
+        Code::SessionUnknown
+    );
 }
 
 #[test]
@@ -87,20 +105,20 @@ fn an_old_incarnation_or_attachment_is_fenced_and_changes_nothing() {
     f.run(copy(1), b"one");
     let resume = |f: &mut Fixture, incarnation, attachment, ack, connection| {
         let message = Resume { incarnation, attachment, ack, ..f.message() };
-        let found = f.table.resume(&message, connection);
+        let found = f.table.resume(&message, connection, Principal::ANYONE);
         f.table.check_invariants();
         found.map(|resumption| resumption.replaced).map_err(|refusal| refusal.code)
     };
     assert_eq!(resume(&mut f, 0, 0, 0, 8), Err(Code::Fenced), "HELLO was 0, 0");
-    assert_eq!(resume(&mut f, 0, 3, 0, 2), Ok(Some(1)));
+    assert_eq!(resume(&mut f, 0, 3, 0, 2), Ok(vec![1]));
     assert_eq!(resume(&mut f, 0, 3, 1, 8), Err(Code::Fenced), "the same once more");
     assert_eq!(resume(&mut f, 0, 2, 1, 8), Err(Code::Fenced));
-    assert_eq!(resume(&mut f, 1, 0, 0, 3), Ok(Some(2)), "a restart counts attachments anew");
+    assert_eq!(resume(&mut f, 1, 0, 0, 3), Ok(vec![2]), "a restart counts attachments anew");
     assert_eq!(resume(&mut f, 0, 9, 1, 8), Err(Code::Fenced), "before the restart");
     assert_eq!(resume(&mut f, 1, 0, 1, 8), Err(Code::Fenced));
     assert_eq!(f.floor(), 0);
     assert_eq!(f.send(copy(1).on(3)), Found::Again(b"one".to_vec()), "the newest is attached");
-    assert_eq!(resume(&mut f, u32::MAX, u32::MAX, 0, 4), Ok(Some(3)));
+    assert_eq!(resume(&mut f, u32::MAX, u32::MAX, 0, 4), Ok(vec![3]));
     assert_eq!(resume(&mut f, u32::MAX, u32::MAX, 0, 8), Err(Code::Fenced));
 }
 
@@ -108,11 +126,17 @@ fn an_old_incarnation_or_attachment_is_fenced_and_changes_nothing() {
 fn a_resume_with_numbers_no_client_may_send_changes_nothing() {
     let mut f = Fixture::new();
     let message = Resume { ack: SEQ_MAX + 1, ..f.message() };
-    assert_eq!(f.table.resume(&message, SECOND).unwrap_err().code, Code::Protocol);
-    let message = Resume { join: true, ..f.message() };
-    assert_eq!(f.table.resume(&message, SECOND).unwrap_err().code, Code::Unsupported);
+    assert_eq!(
+        f.table.resume(&message, SECOND, Principal::ANYONE).unwrap_err().code,
+        Code::Protocol
+    );
+    let message = Resume { ack: u64::MAX, join: true, ..f.message() };
+    assert_eq!(
+        f.table.resume(&message, SECOND, Principal::ANYONE).unwrap_err().code,
+        Code::Protocol
+    );
     f.send(copy(1).on(FIRST)).run();
-    assert_eq!(f.resume(SECOND, 0).0, Some(FIRST), "the same attachment is still to be had");
+    assert_eq!(f.resume(SECOND, 0).0, [FIRST], "the same attachment is still to be had");
 }
 
 #[test]
@@ -141,7 +165,7 @@ fn a_cell_reported_vacant_stays_so_until_it_is_sent_again() {
     // Two requests are in a batch that is decoded and not yet run when the client is back.
     let batch = [copy(2).on(FIRST), copy(3).ack(1).on(FIRST)];
     let (replaced, resumed) = f.resume(SECOND, 0);
-    assert_eq!((replaced, resumed.report(2)), (Some(FIRST), CellReport::Vacant));
+    assert_eq!((replaced, resumed.report(2)), (vec![FIRST], CellReport::Vacant));
     for late in batch {
         assert_eq!(f.send(late).closed(), Code::Fenced);
     }
@@ -171,7 +195,7 @@ fn a_call_that_ends_while_nobody_is_there_is_answered_at_the_resume() {
     assert!(f.table.is_awaited(call), "nothing is cancelled");
     assert_eq!(f.complete(call, b"one").connection, None);
     let (replaced, resumed) = f.resume(SECOND, 0);
-    assert_eq!((replaced, resumed.report(1)), (None, CellReport::Finished));
+    assert_eq!((replaced, resumed.report(1)), (vec![], CellReport::Finished));
     let mut out = Vec::new();
     f.table.append_finished(f.session, &mut out);
     assert_eq!(out, b"one");
@@ -221,7 +245,7 @@ fn the_lease_counts_from_the_loss_of_the_connection() {
     assert_eq!(f.table.sessions(), 1);
     f.pass(Duration::from_millis(1));
     assert_eq!((f.table.sessions(), f.table.kept(), f.table.counters().expired), (0, (0, 0), 1));
-    let gone = f.table.resume(&f.message(), SECOND).unwrap_err();
+    let gone = f.table.resume(&f.message(), SECOND, Principal::ANYONE).unwrap_err();
     assert_eq!(gone.code, Code::SessionUnknown);
 }
 
@@ -279,11 +303,11 @@ fn bye_ends_the_session_and_what_runs_ends_alone() {
     assert_eq!((f.table.sessions(), f.table.kept(), f.table.held_bytes), (0, (0, 0), 0));
     assert_eq!((f.table.in_flight(), f.table.next_deadline()), (2, None));
     // The next session takes its place, and none of its calls' ends.
-    let (next, _) = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    let (next, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     let newcomer = f.send_to(next, copy(2).on(SECOND)).run();
     for call in [running, unprotected] {
         assert!(!f.table.is_awaited(call));
-        let nothing = Delivery { connection: None, unblocks: None };
+        let nothing = Delivery::NOBODY;
         assert_eq!(f.complete(call, b"late"), nothing);
     }
     assert_eq!(f.send_to(next, copy(2).on(SECOND)), Found::Wait);
@@ -318,19 +342,24 @@ fn an_acknowledged_idle_session_holds_no_ring_and_no_reply() {
 fn an_idle_session_is_lean_even_if_its_last_ack_came_with_a_request() {
     let mut f = Fixture::new();
     f.run(copy(100), b"far");
+    assert_eq!(f.kept().0, 128);
     assert_eq!(f.send(copy(101).ack(100).time_left(0)).code(), Code::Deadline);
-    f.detach();
     assert_eq!(f.kept(), (1, 0, (0, 0)));
+    f.run(copy(200).ack(100), b"far");
+    assert_eq!(f.kept().0, 128);
+    let call = f.send(copy(0).ack(200).unprotected()).run();
+    assert_eq!(f.kept(), (1, 0, (0, 0)));
+    f.complete(call, b"");
 }
 
 #[test]
 fn features_that_this_version_has_not_come_back_cleared() {
     let mut f = Fixture::new();
     let newer = Hello { features: u64::MAX, ..hello(8, Order::Unordered) };
-    let (_, welcome) = f.table.open(&newer, 9, 9).unwrap();
+    let (_, welcome) = f.open(&newer, 9, 9).unwrap();
     assert_eq!(welcome.features, FEATURES);
     let newer = Resume { features: u64::MAX, ..f.message() };
-    assert_eq!(f.table.resume(&newer, 2).unwrap().resumed.features, FEATURES);
+    assert_eq!(f.table.resume(&newer, 2, Principal::ANYONE).unwrap().resumed.features, FEATURES);
 }
 
 #[test]
