@@ -138,7 +138,7 @@ fn the_oldest_call_runs_however_many_replies_wait_for_it() {
         ..Limits::default()
     };
     let mut f = Fixture::with(limits, Order::Unordered);
-    let (other, _) = f.table.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
+    let (other, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     // The first and the third were refused for another reason, or lost.
     f.run(copy(2), &[2; 20]);
     f.run(copy(4), &[4; 880]);
