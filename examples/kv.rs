@@ -7,7 +7,8 @@
 //! *Blind retry* is here what programs do over a library that promises no more than one attempt: when
 //! the time is over they connect anew and call again. To the server that is another client and
 //! another call; no table can tell. The library's own retry keeps the name of the call, and a
-//! connection that it has left for another is dead: nothing that comes by it runs any more.
+//! connection that it has left for another is dead: nothing that comes by it runs any more. Of a
+//! hedged call both connections live, and the copy is known by its name.
 //!
 //! All of it is on one host of a simulated world (`onceloop::sim`): seconds pass in no time.
 //!
@@ -19,11 +20,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use onceloop::protocol::handshake::Order;
-use onceloop::{Builder, CallOptions, Client, Method, Ran};
+use onceloop::{Builder, CallOptions, Method, Ran};
 use story::{Answer, Harm, Outcome, Story};
 
 /// When a blind client gives up waiting.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// When a hedged call is sent once more.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+/// Long enough for what is late to arrive.
+const A_WHILE: Duration = Duration::from_secs(1);
 /// How long the store takes for a large value.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -84,14 +89,17 @@ fn server() -> Builder<Store> {
 
 fn main() -> Outcome<()> {
     println!("put 10, put 20, and a copy of put 10 that arrives late");
-    late_put("blind retry", None)?;
-    late_put("exactly once", Some(Order::Unordered))?;
-    late_put("exactly once, in order", Some(Order::InOrder))?;
+    late_put("blind retry", Retry::Blind)?;
+    late_put("exactly once", Retry::Library(Order::Unordered, CallOptions::new()))?;
+    late_put("exactly once, in order", Retry::Library(Order::InOrder, CallOptions::new()))?;
+    // A copy by a second connection, before anybody knows what is wrong with the first.
+    let hedged = CallOptions::new().hedge_after(HEDGE_AFTER);
+    late_put("exactly once, hedged", Retry::Library(Order::Unordered, hedged))?;
 
     println!("append a, append b, and the reply to the first is lost");
-    lost_append("blind retry", None)?;
-    lost_append("exactly once", Some(Order::Unordered))?;
-    lost_append("exactly once, in order", Some(Order::InOrder))?;
+    lost_append("blind retry", Retry::Blind)?;
+    lost_append("exactly once", Retry::Library(Order::Unordered, CallOptions::new()))?;
+    lost_append("exactly once, in order", Retry::Library(Order::InOrder, CallOptions::new()))?;
 
     println!("put 10 and put 20 without waiting, and put 10 takes longer");
     overtaken("exactly once", Order::Unordered)?;
@@ -99,30 +107,34 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// The story of the late put. Without an order it is told of a client that retries blindly.
-fn late_put(name: &str, order: Option<Order>) -> Outcome<()> {
+/// Who sends a call again.
+#[derive(Clone, Copy)]
+enum Retry {
+    /// The program, by another client each time.
+    Blind,
+    /// The library, in a session of this order.
+    Library(Order, CallOptions),
+}
+
+fn late_put(name: &str, retry: Retry) -> Outcome<()> {
     let mut story = Story::begin(Store::default(), server())?;
-    let client = story.client(order.unwrap_or(Order::Unordered))?;
     story.harm(Harm::HoldRequest);
-    for value in ["10", "20"] {
-        write(&mut story, client, order.is_some(), kv::put, ("k", value))?;
-    }
+    write(&mut story, retry, kv::put, [("k", "10"), ("k", "20")])?;
+    let before = story.state().writes;
     let arrived = story.let_it_arrive();
-    if arrived {
-        // The server cannot know that it is late, nor that it is a copy: it runs.
-        story.until(|store| store.writes == 3)?;
-    }
-    let late = if arrived { "the late copy ran" } else { "the late copy's connection is gone" };
+    story.pass(A_WHILE);
+    let late = match story.state().writes - before {
+        _ if !arrived => "the late copy's connection is gone",
+        0 => "the late copy came, and did not run",
+        _ => "the late copy ran",
+    };
     tell(name, story, late)
 }
 
-fn lost_append(name: &str, order: Option<Order>) -> Outcome<()> {
+fn lost_append(name: &str, retry: Retry) -> Outcome<()> {
     let mut story = Story::begin(Store::default(), server())?;
-    let client = story.client(order.unwrap_or(Order::Unordered))?;
     story.harm(Harm::LoseReply);
-    for value in ["a", "b"] {
-        write(&mut story, client, order.is_some(), kv::append, ("k", value))?;
-    }
+    write(&mut story, retry, kv::append, [("k", "a"), ("k", "b")])?;
     tell(name, story, "of 2 appends")
 }
 
@@ -138,21 +150,35 @@ fn overtaken(name: &str, order: Order) -> Outcome<()> {
     tell(name, story, "of 2 puts")
 }
 
-/// Writes exactly once, or until a blind client is answered.
+/// Writes one after the other, each until it is answered.
 fn write<M>(
     story: &mut Story<Store>,
-    client: Client<Store>,
-    is_exactly_once: bool,
+    retry: Retry,
     method: M,
-    args: M::Args<'_>,
+    writes: [(&str, &str); 2],
 ) -> Outcome<()>
 where
     M: for<'a> Method<Args<'a> = (&'a str, &'a str), Owned = ()> + Copy + 'static,
     M::Error: std::error::Error + 'static,
 {
-    if is_exactly_once {
-        return Ok(story.call(client, CallOptions::new(), method, args)??);
+    match retry {
+        Retry::Blind => writes.into_iter().try_for_each(|args| write_blindly(story, method, args)),
+        Retry::Library(order, options) => {
+            let client = story.client(order)?;
+            for args in writes {
+                story.call(client, options, method, args)??;
+            }
+            Ok(())
+        }
     }
+}
+
+/// Writes until there is an answer, as programs do that have nothing but a timeout.
+fn write_blindly<M>(story: &mut Story<Store>, method: M, args: M::Args<'_>) -> Outcome<()>
+where
+    M: for<'a> Method<Args<'a> = (&'a str, &'a str), Owned = ()> + Copy + 'static,
+    M::Error: std::error::Error + 'static,
+{
     let once = CallOptions::new().at_most_once().deadline(TIMEOUT);
     loop {
         let attempt = story.client_of_one_connection()?;

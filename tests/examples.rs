@@ -197,8 +197,10 @@ fn kv_reads_what_was_put_last_and_blind_retry_does_not() {
         let values = lines.map(|line| line.split_once("get returns ").expect("what it returns").1);
         values.map(|rest| rest.split(' ').next().expect("a value")).collect()
     };
-    // Each time: blind retry, exactly once, exactly once in order.
-    assert_eq!(reads("put 10, put 20, and a copy"), ["10", "20", "20"]);
+    // Each time: blind retry, exactly once, exactly once in order; then, exactly once hedged.
+    let late = "put 10, put 20, and a copy";
+    assert_eq!(reads(late), ["10", "20", "20", "20"]);
+    assert!(part(&output, late)[3].ends_with("2 writes ran; the late copy came, and did not run"));
     let appended = reads("append a, append b");
     assert!(appended[0].starts_with("aa"), "the first one twice at least: {appended:?}");
     assert_eq!(appended[1..], ["ab", "ab"]);

@@ -154,12 +154,9 @@ impl<S: 'static> Story<S> {
         wire.let_it_arrive(self.registry())
     }
 
-    /// Lets time pass until the state is so.
-    pub(crate) fn until(&mut self, is_so: impl Fn(&S) -> bool) -> Outcome<()> {
-        while !is_so(self.state()) {
-            self.step()?;
-        }
-        Ok(())
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.simulation.run_for(time);
     }
 
     fn step(&mut self) -> Outcome<()> {
