@@ -20,7 +20,7 @@ pub const FEATURES: Features = 0;
 /// A session's identity: 128 random bits of the operating system, and where the server keeps it.
 ///
 /// Whoever holds it may resume the session, so it is never printed whole.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sid {
     /// Where in the server's table; no secret.
     pub place: u64,
@@ -44,7 +44,7 @@ impl fmt::Debug for Sid {
 /// In which order a session's calls run.
 ///
 /// Exhaustive: a further order would be a further version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// As they come; none waits for another.

@@ -14,6 +14,7 @@
 
 mod admit;
 mod cell;
+mod fingerprint;
 mod finish;
 mod invariants;
 mod lifecycle;
@@ -22,6 +23,7 @@ mod principal;
 mod refusal;
 mod replies;
 mod session;
+pub mod store;
 #[cfg(test)]
 mod tests;
 

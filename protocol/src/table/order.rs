@@ -224,6 +224,10 @@ impl Held {
     pub(super) fn bytes(&self) -> usize {
         self.body.len()
     }
+
+    pub(super) fn connection(&self) -> u64 {
+        self.connection
+    }
 }
 
 impl Session {
