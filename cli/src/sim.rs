@@ -92,6 +92,10 @@ fn show(report: &Report) {
     for (fault, count) in report.faults.iter() {
         println!("  {count:>9}  {fault}");
     }
+    println!("work:");
+    for (what, count) in report.work.iter() {
+        println!("  {count:>9}  {what}");
+    }
     println!("promises broken:");
     let counts = [
         (report.double_executions, "double executions"),
@@ -102,11 +106,6 @@ fn show(report: &Report) {
     ];
     for (count, name) in counts {
         println!("  {count:>9}  {name}");
-    }
-    println!("for comparison, calls without protection that ran twice or more:");
-    println!("  {:>9}", report.blind_doubles);
-    if report.undecided > 0 {
-        println!("{} histories were too long to be decided", report.undecided);
     }
     for failure in &report.failures {
         tell(failure);

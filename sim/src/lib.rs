@@ -21,11 +21,13 @@ mod run;
 mod server;
 mod service;
 mod shared;
+mod work;
 mod workload;
 
 pub use oracle::{Kind, Violation};
 pub use report::{Report, Summary, run_all};
 pub use run::{OnLine, Verdict, run};
+pub use work::Work;
 
 /// A mistake that is made on purpose, so that the oracle is seen to find it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -93,6 +93,8 @@ pub(crate) struct Draft {
     pub(crate) deadline: Option<Duration>,
     /// How often it may be sent, if that was limited.
     pub(crate) attempts: Option<u32>,
+    /// After how long it is sent again on a second connection.
+    pub(crate) hedge_after: Option<Duration>,
 }
 
 /// How a call ended for its caller.
@@ -163,8 +165,11 @@ impl fmt::Display for Draft {
         if let Some(deadline) = self.deadline {
             write!(f, ", within {deadline:?}")?;
         }
-        match self.attempts {
-            Some(attempts) => write!(f, ", in {attempts} attempts"),
+        if let Some(attempts) = self.attempts {
+            write!(f, ", in {attempts} attempts")?;
+        }
+        match self.hedge_after {
+            Some(after) => write!(f, ", hedged after {after:?}"),
             None => Ok(()),
         }
     }
@@ -355,7 +360,10 @@ impl Oracle {
             // What is sent once and was lost is said to be.
             Code::Cancelled => call.is_cancelled || semantics == Semantics::AtMostOnce,
             // In an in-order session a hole has an age, too.
-            Code::Deadline => call.draft.deadline.is_some() || call.draft.order == Order::InOrder,
+            Code::Deadline => {
+                let is_bounded = call.draft.deadline.is_some() || call.draft.attempts.is_some();
+                is_bounded || call.draft.order == Order::InOrder
+            }
             Code::InDoubt | Code::Poisoned => has_restarted,
             Code::SessionUnknown => has_restarted || self.has_short_leases,
             _ => false,

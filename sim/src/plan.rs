@@ -38,9 +38,12 @@ pub(crate) struct ClientPlan {
     pub(crate) open_max: u32,
     /// The mean time between two calls.
     pub(crate) pause: Duration,
-    /// How many calls in a million are given up, and have a deadline that may pass.
+    /// How many calls in a million are given up, have a deadline that may pass, may be sent only so
+    /// often, and are hedged.
     pub(crate) cancels: u32,
     pub(crate) deadlines: u32,
+    pub(crate) attempts: u32,
+    pub(crate) hedges: u32,
     /// How many calls in a million are followed by the end of their client.
     pub(crate) closes: u32,
 }
@@ -70,7 +73,7 @@ impl Plan {
             .map(|place| server(&mut random.fork("servers").fork_by(place), &limits))
             .collect();
         let clients = shape.range(2..5);
-        let calls = shape.spread(CALLS_MIN, 2 * CALLS_MIN).div_ceil(clients);
+        let calls = shape.spread(CALLS_MIN, 4 * CALLS_MIN).div_ceil(clients);
         let clients = (0..clients)
             .map(|place| {
                 let mut random = random.fork("clients").fork_by(place);
@@ -78,7 +81,7 @@ impl Plan {
             })
             .collect();
         Plan {
-            faults: Faults::drawn(seed),
+            faults: faults(seed, &mut random.fork("faults")),
             servers,
             clients,
             fault_time: shape.duration(Duration::from_secs(20)..Duration::from_secs(60)),
@@ -89,6 +92,19 @@ impl Plan {
             sabotage,
         }
     }
+}
+
+/// Draws the faults. In some seeds hardly a connection lives: what is done twice, or not at all, is
+/// done when a reply is lost.
+fn faults(seed: u64, random: &mut Random) -> Faults {
+    let mut faults = Faults::drawn(seed);
+    if random.chance(400_000) {
+        let rates = [&mut faults.cuts, &mut faults.resets, &mut faults.half_closes];
+        for rate in rates.into_iter().chain([&mut faults.black_holes, &mut faults.late]) {
+            *rate = (*rate * 3).min(800_000);
+        }
+    }
+    faults
 }
 
 /// Draws what both ends share.
@@ -147,9 +163,11 @@ fn client(random: &mut Random, limits: &Limits, servers: u64, calls: u64) -> Cli
         limits: limits.clone(),
         calls: u32::try_from(calls).expect("a hundred or so"),
         open_max: u32::try_from(random.spread(1, 64)).expect("small"),
-        pause: Duration::from_millis(random.spread(1, 500)),
+        pause: Duration::from_millis(random.spread(2, 1_000)),
         cancels: mostly(random, 100_000),
         deadlines: mostly(random, 300_000),
+        attempts: mostly(random, 150_000),
+        hedges: mostly(random, 400_000),
         closes: mostly(random, 20_000),
     }
 }

@@ -11,7 +11,7 @@ use onceloop::reactor::sim::Tally;
 use serde::Serialize;
 
 use crate::oracle::Kind;
-use crate::{Sabotage, Verdict, run};
+use crate::{Sabotage, Verdict, Work, run};
 
 /// Failures that are told in full; the others are only counted.
 const FAILURES_MAX: usize = 20;
@@ -40,10 +40,8 @@ pub struct Report {
     pub broken: u64,
     /// Seeds in which something was violated.
     pub failed: u64,
-    /// Histories that are too long to be decided.
-    pub undecided: u64,
-    /// Calls without protection that ran more than once.
-    pub blind_doubles: u64,
+    /// What was done in all of them.
+    pub work: Work,
     /// Steps of the simulation.
     pub steps: u64,
     /// Seconds that the seeds took in the time of this machine, and in theirs.
@@ -64,8 +62,7 @@ impl Report {
         self.calls += verdict.calls;
         self.trace_hashes.insert(verdict.seed, verdict.trace_hash);
         self.faults += &verdict.faults;
-        self.undecided += verdict.undecided;
-        self.blind_doubles += verdict.blind_doubles;
+        self.work += &verdict.work;
         self.steps += verdict.steps;
         self.simulated_seconds += verdict.time.as_secs_f64();
         for violation in &verdict.violations {

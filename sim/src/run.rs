@@ -9,7 +9,7 @@ use crate::ledgers::Ledgers;
 use crate::oracle::{Kind, Oracle, Violation};
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::{Sabotage, client, panics, server};
+use crate::{Sabotage, Work, client, panics, server};
 
 /// How long any call may take once nothing fails: the slowest handlers, one after the other, and
 /// what has to wait for room.
@@ -35,10 +35,8 @@ pub struct Verdict {
     pub steps: u64,
     /// How long it was, for those in it.
     pub time: Duration,
-    /// Histories of which nobody knows whether they are linearizable: there are too many orders.
-    pub undecided: u64,
-    /// Calls without protection that ran more than once.
-    pub blind_doubles: u64,
+    /// What was done in it.
+    pub work: Work,
 }
 
 /// Runs a seed. Each line of its trace is given to `on_line`.
@@ -135,6 +133,8 @@ impl Run {
     fn verdict(self, seed: u64) -> Verdict {
         let world = self.simulation.world();
         let oracle = self.shared.oracle.borrow();
+        let mut work = self.shared.work.borrow().clone();
+        oracle.count(&mut work);
         Verdict {
             seed,
             calls: oracle.calls.len() as u64,
@@ -143,8 +143,7 @@ impl Run {
             trace_hash: world.trace_hash(),
             steps: self.steps,
             time: world.now(),
-            undecided: oracle.undecided,
-            blind_doubles: oracle.blind_doubles(),
+            work,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use onceloop::reactor::Turn;
 use onceloop::reactor::sim::{Host, Process as Running, Program, Random};
-use onceloop::{Config, Cx, Reactor, Registry, Server};
+use onceloop::{Config, Cx, Reactor, Registry, Server, Stats};
 
 use crate::client::PORT;
 use crate::oracle::Process;
@@ -38,23 +38,37 @@ pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result
         shared.oracle.borrow_mut().server_restarted(place);
     }
     start(&mut state, reactor.registry());
-    Ok(Box::new(Checked(Program::new(reactor, state))))
+    Ok(Box::new(Checked { program: Program::new(reactor, state), stats: (me, Stats::default()) }))
 }
 
 /// A server of which the invariants are checked after every turn.
-struct Checked(Program<ServerApp>);
+struct Checked {
+    program: Program<ServerApp>,
+    /// What it had counted by the last turn.
+    stats: (Process, Stats),
+}
 
 impl Running for Checked {
     fn turn(&mut self) -> io::Result<Turn> {
-        let turned = self.0.turn();
-        if let Some(server) = self.0.state.server {
-            server.check_invariants(self.0.reactor.registry());
+        let turned = self.program.turn();
+        let state = &self.program.state;
+        if let Some(server) = state.server {
+            let registry = self.program.reactor.registry();
+            server.check_invariants(registry);
+            let now = (state.me, server.stats(registry));
+            let is_another = now.0 != self.stats.0;
+            let before = if is_another { Stats::default() } else { self.stats.1.clone() };
+            // One that is drained has nothing more to tell.
+            if now.1.connections_accepted >= before.connections_accepted {
+                state.shared.work.borrow_mut().add_server(&now.1, &before);
+                self.stats = now;
+            }
         }
         turned
     }
 
     fn next_deadline(&self) -> Option<std::time::Instant> {
-        self.0.next_deadline()
+        self.program.next_deadline()
     }
 }
 

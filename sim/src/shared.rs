@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::Work;
 use crate::ledgers::Ledgers;
 use crate::oracle::{Oracle, Process};
 use crate::plan::Plan;
@@ -13,6 +14,8 @@ pub(crate) struct Shared {
     pub(crate) oracle: RefCell<Oracle>,
     pub(crate) ledgers: Ledgers,
     pub(crate) numbers: Numbers,
+    /// What the servers did.
+    pub(crate) work: RefCell<Work>,
     /// How often each host was started: servers first, then clients.
     boots: Vec<Cell<u32>>,
     /// Calls that each client has still to make.
@@ -26,6 +29,7 @@ impl Shared {
             calls_left: plan.clients.iter().map(|client| Cell::new(client.calls)).collect(),
             boots: vec![Cell::new(0); hosts],
             numbers: Numbers::default(),
+            work: RefCell::default(),
             oracle: RefCell::new(oracle),
             ledgers,
             plan,

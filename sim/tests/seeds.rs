@@ -23,7 +23,10 @@ fn promises_hold_in_200_seeds_and_each_runs_alike_twice() {
     for (fault, count) in first.faults.iter() {
         assert!(count > 0, "no {fault} in 200 seeds");
     }
-    assert!(first.blind_doubles > 0, "calls without protection run twice, or nothing is tested");
+    let work = &first.work;
+    assert!(work.blind_doubles > 0, "calls without protection run twice, or nothing is tested");
+    assert!(work.replayed > 100 && work.resumed > 100 && work.refused > 100, "{work:?}");
+    assert!(work.answered > 5 * work.indeterminate, "most calls end well: {work:?}");
     // On one thread, in another order: where and when a seed runs is no part of it.
     let second = run_all(0..200, 1, Sabotage::None);
     assert_eq!(first.trace_hashes, second.trace_hashes);

@@ -15,6 +15,8 @@ use crate::workload::{Care, Wish};
 
 /// The longest deadline of those that may well pass.
 const DEADLINE_MAX_MS: u64 = 3_000;
+/// The latest that a call is sent again on a second connection.
+const HEDGE_AFTER_MAX_MS: u64 = 500;
 /// The largest receipt.
 const RECEIPT_BYTES_MAX: u64 = 24 * 1_024;
 
@@ -60,6 +62,8 @@ struct Choice {
     semantics: Semantics,
     deadline: Option<Duration>,
     cancel_after: Option<Duration>,
+    attempts: Option<u32>,
+    hedge_after: Option<Duration>,
     /// A delay or a size, where the way takes one.
     number: u32,
 }
@@ -82,18 +86,29 @@ impl Choice {
         };
         let deadline = some(plan.deadlines, DEADLINE_MAX_MS);
         let cancel_after = some(plan.cancels, DEADLINE_MAX_MS);
+        let attempts = (is_free && random.chance(plan.attempts)).then(|| attempts(random));
+        let is_hedged = way != Way::Tell && random.chance(plan.hedges);
+        let hedge_after = is_hedged.then(|| millis(random.spread(1, HEDGE_AFTER_MAX_MS)));
         let number = match way {
             Way::Largely => random.spread(1, RECEIPT_BYTES_MAX),
             _ => random.below(1_000_000),
         };
         let number = u32::try_from(number).expect("bounded above");
-        Choice { way, semantics, deadline, cancel_after, number }
+        Choice { way, semantics, deadline, cancel_after, attempts, hedge_after, number }
     }
 
     fn options(&self) -> CallOptions {
         let options = match self.deadline {
             Some(deadline) => CallOptions::new().deadline(deadline),
             None => CallOptions::new().no_deadline(),
+        };
+        let options = match self.attempts {
+            Some(attempts) => options.attempts(attempts),
+            None => options,
+        };
+        let options = match self.hedge_after {
+            Some(hedge_after) => options.hedge_after(hedge_after),
+            None => options,
         };
         match self.semantics {
             Semantics::AtLeastOnce => options.at_least_once(),
@@ -116,9 +131,14 @@ impl Choice {
             semantics: self.semantics,
             order,
             deadline: self.deadline,
-            attempts: None,
+            attempts: self.attempts,
+            hedge_after: self.hedge_after,
         }
     }
+}
+
+fn attempts(random: &mut Random) -> u32 {
+    u32::try_from(random.range(1..4)).expect("a few")
 }
 
 fn way(wish: &Wish, random: &mut Random) -> Way {

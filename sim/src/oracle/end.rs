@@ -1,6 +1,7 @@
 //! What must hold when all is over.
 
 use super::{Call, Ending, Kind, Oracle, Outcome, Semantics, Space};
+use crate::Work;
 use crate::data::{self, ACCOUNTS, DEPOSIT, Key, PURSE};
 use crate::service::Operation;
 
@@ -84,8 +85,18 @@ impl Oracle {
         }
     }
 
-    /// Returns how many calls that were not protected ran more than once.
-    pub(crate) fn blind_doubles(&self) -> u64 {
-        self.calls.iter().filter(|call| !call.is_protected() && call.runs > 1).count() as u64
+    /// Counts what became of the calls.
+    pub(crate) fn count(&self, work: &mut Work) {
+        work.undecided += self.undecided;
+        for call in self.calls.iter().filter(|call| call.draft.semantics != Semantics::Notify) {
+            *match call.outcome {
+                Some(Outcome::Executed(_)) => &mut work.failed,
+                Some(Outcome::Indeterminate(_)) => &mut work.indeterminate,
+                Some(Outcome::NotExecuted(_)) => &mut work.not_executed,
+                Some(Outcome::Receipt(_)) => &mut work.answered,
+                None => &mut work.orphaned,
+            } += 1;
+            work.blind_doubles += u64::from(!call.is_protected() && call.runs > 1);
+        }
     }
 }
