@@ -233,8 +233,8 @@ impl Readiness {
         self.0 |= other.0;
     }
 
-    pub(crate) fn is_closed(self) -> bool {
-        self.0 & Self::CLOSED != 0
+    pub(crate) fn bits(self) -> u8 {
+        self.0
     }
 
     pub(crate) fn is_readable(self) -> bool {

@@ -34,7 +34,7 @@ enum Kind {
     Unix(mio::net::UnixStream, State),
 }
 
-/// What is remembered of a socket: a bit each.
+/// What is remembered of a socket: the bits of [`Readiness`].
 #[derive(Clone, Copy, Debug)]
 struct State(u8);
 
@@ -42,11 +42,11 @@ impl State {
     const CONNECTING: Self = Self(0);
     const CONNECTED: Self = Self(Self::WRITABLE);
 
-    const READABLE: u8 = 1;
-    const WRITABLE: u8 = 2;
+    const READABLE: u8 = Readiness::READABLE;
+    const WRITABLE: u8 = Readiness::WRITABLE;
     /// The poll has said that the peer closed (or that the socket failed): a short read no
     /// longer means that the socket is empty, for the end of input is still to be read.
-    const READ_CLOSED: u8 = 4;
+    const READ_CLOSED: u8 = Readiness::CLOSED;
 
     fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -212,21 +212,20 @@ impl Stream {
             return Ok(ReadOutcome::Bytes(0));
         }
         loop {
-            let result = match &mut self.kind {
-                Kind::Sim(socket, _) => socket.read(space),
-                Kind::Tcp(stream, _) => stream.read(space),
-                Kind::Unix(stream, _) => stream.read(space),
+            let (result, state) = match &mut self.kind {
+                Kind::Sim(socket, state) => (socket.read(space), state),
+                Kind::Tcp(stream, state) => (stream.read(space), state),
+                Kind::Unix(stream, state) => (stream.read(space), state),
             };
             return match result {
                 Ok(0) => Ok(ReadOutcome::Eof),
                 Ok(n) => {
-                    let state = self.state_mut();
                     let may_have_more = n == space.len() || state.has(State::READ_CLOSED);
                     state.set(State::READABLE, may_have_more);
                     Ok(ReadOutcome::Bytes(n))
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.state_mut().set(State::READABLE, false);
+                    state.set(State::READABLE, false);
                     Ok(ReadOutcome::WouldBlock)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -245,9 +244,9 @@ impl Stream {
     /// What the system says: the connection is broken.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<WriteOutcome> {
         self.write_with(bytes.len(), |kind| match kind {
-            Kind::Sim(socket, _) => socket.write(bytes),
-            Kind::Tcp(stream, _) => stream.write(bytes),
-            Kind::Unix(stream, _) => stream.write(bytes),
+            Kind::Sim(socket, state) => (socket.write(bytes), state),
+            Kind::Tcp(stream, state) => (stream.write(bytes), state),
+            Kind::Unix(stream, state) => (stream.write(bytes), state),
         })
     }
 
@@ -259,26 +258,27 @@ impl Stream {
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<WriteOutcome> {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.write_with(length, |kind| match kind {
-            Kind::Sim(socket, _) => socket.write_vectored(pieces),
-            Kind::Tcp(stream, _) => stream.write_vectored(pieces),
-            Kind::Unix(stream, _) => stream.write_vectored(pieces),
+            Kind::Sim(socket, state) => (socket.write_vectored(pieces), state),
+            Kind::Tcp(stream, state) => (stream.write_vectored(pieces), state),
+            Kind::Unix(stream, state) => (stream.write_vectored(pieces), state),
         })
     }
 
     fn write_with(
         &mut self,
         length: usize,
-        mut write: impl FnMut(&mut Kind) -> io::Result<usize>,
+        mut write: impl FnMut(&mut Kind) -> (io::Result<usize>, &mut State),
     ) -> io::Result<WriteOutcome> {
         loop {
-            return match write(&mut self.kind) {
+            let (result, state) = write(&mut self.kind);
+            return match result {
                 Ok(0) if length > 0 => Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
-                    self.state_mut().set(State::WRITABLE, n == length);
+                    state.set(State::WRITABLE, n == length);
                     Ok(WriteOutcome::Bytes(n))
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.state_mut().set(State::WRITABLE, false);
+                    state.set(State::WRITABLE, false);
                     Ok(WriteOutcome::WouldBlock)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -416,14 +416,7 @@ impl Stream {
     pub(crate) fn note(&mut self, readiness: Readiness) -> Noted {
         let state = self.state_mut();
         let became_writable = readiness.is_writable() && !state.has(State::WRITABLE);
-        let bits = [
-            (State::READABLE, readiness.is_readable()),
-            (State::WRITABLE, readiness.is_writable()),
-            (State::READ_CLOSED, readiness.is_closed()),
-        ];
-        for (bit, is_set) in bits {
-            state.set(bit, is_set || state.has(bit));
-        }
+        state.0 |= readiness.bits();
         Noted { is_readable: readiness.is_readable(), became_writable }
     }
 
