@@ -102,3 +102,27 @@ fn every_failure_is_shown_by_a_test_or_an_example_that_is_there() {
         assert!(is_there, "{name} is named, and is not there");
     }
 }
+
+/// The source without its unit tests.
+fn without_tests(source: &str) -> &str {
+    source.split("#[cfg(test)]").next().unwrap_or(source)
+}
+
+#[test]
+fn below_the_facade_only_the_reactor_asks_the_system_for_time_and_chance() {
+    let words = ["Instant::now", "SystemTime", "HashMap", "HashSet", "RandomState", "os::random"];
+    // Its map has a hasher of its own, and no order of chance.
+    let allowed = [("server/src/handler.rs", "HashMap")];
+    let mut files = BTreeSet::new();
+    for name in ["protocol", "endpoint", "server", "client"] {
+        sources(&Path::new(ROOT).join(name).join("src"), &mut files);
+    }
+    for file in files {
+        let source = fs::read_to_string(Path::new(ROOT).join(&file)).expect("it is there");
+        for word in words {
+            let is_allowed = allowed.contains(&(file.as_str(), word));
+            let is_there = without_tests(&source).contains(word);
+            assert!(is_allowed || !is_there, "{file}: {word} would make a seed more than one run");
+        }
+    }
+}

@@ -71,6 +71,13 @@
 //! # }
 //! ```
 //!
+//! # Two back ends
+//!
+//! [`Reactor::new`] polls the operating system. [`Reactor::simulated`] makes a reactor that sits in
+//! a world whose network, clocks, names, entropy and failures come from one seed: whole programs
+//! are tested there, see [`sim`]. A source that is to run in both makes its sockets by
+//! [`Registry::connect`] and [`Registry::listen`], and asks the registry for the time.
+//!
 //! # Platforms
 //!
 //! Unix, over mio (epoll or kqueue). The feature `os` (on by default) adds what std lacks:

@@ -1,7 +1,7 @@
 //! What a server keeps beside its connections: a source without a descriptor, found by its id.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use onceloop_endpoint::Settings;
@@ -32,7 +32,7 @@ pub(crate) struct Core<S: 'static> {
     /// How many more connections the listeners may accept.
     pub(crate) room: Rc<Cell<usize>>,
     pub(crate) authenticate: Option<Authenticate>,
-    pub(crate) on_cancel: HashMap<u64, OnCancel<S>>,
+    pub(crate) on_cancel: BTreeMap<u64, OnCancel<S>>,
     pub(crate) drain: Option<Drain<S>>,
     /// Notifications whose deferred handlers have not ended.
     pub(crate) notifications_open: usize,
