@@ -14,8 +14,14 @@ use crate::limits::Limits;
 /// by version 1.
 pub type Features = u64;
 
-/// The features that this version has: none yet. What the other end names beyond is dropped.
-pub const FEATURES: Features = 0;
+/// The client keeps a journal, and will know its session after a crash.
+///
+/// In HELLO it is a statement that asks for nothing: a server with a durable table gives such a
+/// session a longer lease, and any other may ignore it.
+pub const JOURNAL: Features = 1;
+
+/// The features that this version has. What the other end names beyond is dropped.
+pub const FEATURES: Features = JOURNAL;
 
 /// A session's identity: 128 random bits of the operating system, and where the server keeps it.
 ///

@@ -13,6 +13,9 @@ const BURNT: u32 = u32::MAX - 1;
 /// double the frames, and the next request says the same.
 const HALF_WINDOW_MIN: u64 = 2;
 
+/// A slot whose call ended, which the journal does not know for certain.
+const ENDING: u32 = u32::MAX - 2;
+
 /// What became of a seq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupant {
@@ -52,6 +55,22 @@ impl Ring {
             next: 1,
             window,
         };
+    }
+
+    /// Returns the seqs of a session that an earlier incarnation had: those up to `last` were given
+    /// out, and of these `open` have not ended.
+    pub(super) fn recovered(window: u32, last: u64, open: &[(u64, u32)]) -> Ring {
+        let mut ring = Ring::new();
+        let oldest = open.first().map_or(last + 1, |&(seq, _)| seq);
+        debug_assert!(last + 1 - oldest <= u64::from(window));
+        ring.reset(window);
+        ring.floor = oldest - 1;
+        ring.next = last + 1;
+        for &(seq, index) in open {
+            let slot = ring.slot(seq);
+            ring.slots[slot] = index;
+        }
+        ring
     }
 
     /// Takes the window that a resumed session has; it never grows.
@@ -95,15 +114,21 @@ impl Ring {
             return Occupant::Ended;
         }
         match self.slots[self.slot(seq)] {
-            CONSUMED => Occupant::Ended,
+            CONSUMED | ENDING => Occupant::Ended,
             BURNT => Occupant::Burnt,
             index => Occupant::Call(index),
         }
     }
 
+    /// Notes that a call has ended, which the floor must not pass yet.
+    pub(super) fn hold(&mut self, seq: u64) {
+        let slot = self.slot(seq);
+        self.slots[slot] = ENDING;
+    }
+
     /// Ends a seq, and returns whether the floor passed a burnt one.
     pub(super) fn end(&mut self, seq: u64, burnt: bool) -> bool {
-        debug_assert!(matches!(self.occupant(seq), Occupant::Call(_)));
+        debug_assert!(seq > self.floor && seq < self.next);
         let slot = self.slot(seq);
         self.slots[slot] = if burnt { BURNT } else { CONSUMED };
         let mut passed_burnt = false;

@@ -86,7 +86,7 @@ impl<T> Session<T> {
             fault.class = Class::Unknown;
             Answer::Indeterminate(fault)
         };
-        Ok(self.finish(index, false).map(|attached| (attached, answer)))
+        Ok(self.hand_out(index, answer))
     }
 
     /// Notes that something came at `at` which was not given to [`Session::on_frame`]: part of a
@@ -102,7 +102,7 @@ impl<T> Session<T> {
     ) -> Result<Option<(T, Answer<'a>)>, Fault> {
         let Some(index) = self.find(frame.header.seq)? else { return Ok(None) };
         self.acks.consumed(frame.body.len(), now);
-        Ok(self.finish(index, false).map(|attached| (attached, Answer::Reply(frame.body))))
+        Ok(self.hand_out(index, Answer::Reply(frame.body)))
     }
 
     pub(super) fn on_error<'a>(
@@ -128,7 +128,7 @@ impl<T> Session<T> {
             Class::Unknown | Class::ClientBug => Answer::Indeterminate(fault),
         };
         self.acks.consumed(frame.body.len(), now);
-        Ok(self.finish(index, false).map(|attached| (attached, answer)))
+        Ok(self.hand_out(index, answer))
     }
 
     /// Takes the news that the copy on one connection was not executed.
@@ -198,6 +198,10 @@ impl<T> Session<T> {
             0 => Answer::NotExecuted(fault),
             _ => Answer::Indeterminate(fault),
         };
+        if self.calls.at(index).has_record {
+            self.end_recorded(index, answer);
+            return None;
+        }
         self.finish(index, true).map(|attached| (attached, answer))
     }
 

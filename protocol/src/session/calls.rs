@@ -54,6 +54,8 @@ impl fmt::Debug for CallKey {
 pub(super) enum Stage {
     /// To be sent again on this connection.
     Due,
+    /// Numbered, and to be sent when that is safe in the journal.
+    Journaling,
     /// Sent on a connection that is gone, or due when it went.
     Lost,
     /// Never sent.
@@ -95,11 +97,44 @@ pub(super) struct Call<T> {
     pub(super) is_hedged: bool,
     /// Whether one ever was since a RESUME last told what became of all copies.
     pub(super) was_hedged: bool,
+    /// What its caller knows it by, in the journal.
+    pub(super) tag: u64,
+    /// Whether it was written into the journal.
+    pub(super) has_record: bool,
     pub(super) semantics: Semantics,
     pub(super) stage: Stage,
 }
 
 impl<T> Call<T> {
+    /// Returns a call that was never sent, with nothing attached and no bounds.
+    pub(super) fn new(
+        generation: u32,
+        semantics: Semantics,
+        request: Vec<u8>,
+        now: Instant,
+    ) -> Call<T> {
+        Call {
+            attached: None,
+            request,
+            deadline: None,
+            seq: 0,
+            generation,
+            copies: 0,
+            transmissions: 0,
+            attempts: u32::MAX,
+            refusals: 0,
+            hedge_after: None,
+            sent_at: now,
+            overdue_at: None,
+            is_hedged: false,
+            was_hedged: false,
+            tag: 0,
+            has_record: false,
+            semantics,
+            stage: Stage::Queued,
+        }
+    }
+
     /// Returns whether the call has an xid in the server's table.
     pub(super) fn is_protected(&self) -> bool {
         self.semantics != Semantics::AtLeastOnce
@@ -209,21 +244,7 @@ mod tests {
     fn insert(calls: &mut Calls<u32>, attached: u32) -> CallKey {
         calls.insert(|generation| Call {
             attached: Some(attached),
-            request: Vec::new(),
-            deadline: None,
-            seq: 0,
-            generation,
-            copies: 0,
-            transmissions: 0,
-            attempts: u32::MAX,
-            refusals: 0,
-            hedge_after: None,
-            sent_at: Instant::now(),
-            overdue_at: None,
-            is_hedged: false,
-            was_hedged: false,
-            semantics: Semantics::AtLeastOnce,
-            stage: Stage::Queued,
+            ..Call::new(generation, Semantics::AtLeastOnce, Vec::new(), Instant::now())
         })
     }
 

@@ -8,15 +8,12 @@ use bytes::Bytes;
 use super::acks::Occupant;
 use super::answer::protocol_error;
 use super::calls::{CallKey, Calls, Stage};
-use super::{Answer, Event, Semantics, Session};
+use super::{Answer, Event, Opened, Semantics, Session};
 use crate::codec::{Decode, Encode, decode_whole};
 use crate::error::{Class, Code, ErrorBody, Fault};
 use crate::frame::{Frame, Header, Kind, MAGIC, VERSION};
-use crate::handshake::{CellReport, Hello, Resume, Resumed, ServerLimits, Sid, Welcome};
+use crate::handshake::{CellReport, Hello, JOURNAL, Resume, Resumed, ServerLimits, Sid, Welcome};
 use crate::limits::Limits;
-
-/// The incarnation of a client without a journal: one that restarts begins a new session.
-const INCARNATION: u32 = 0;
 
 /// A client counts its lease a tenth short, and by this much more: clocks drift, and what proves that
 /// the server was there took a while to come.
@@ -41,11 +38,18 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Identity {
     sid: Sid,
+    /// Raised by a client that restarts from its journal; one without begins a new session.
+    incarnation: u32,
     /// The last one used; HELLO's own connection is the first.
     attachment: u32,
 }
 
 impl Identity {
+    /// Returns the identity of a session that an earlier incarnation had.
+    pub(super) fn recovered(sid: Sid, incarnation: u32) -> Identity {
+        Identity { sid, incarnation, attachment: 0 }
+    }
+
     /// Returns what attaches the next connection.
     pub(super) fn resume(&mut self, ack: u64, join: bool, token: Option<Bytes>) -> Resume {
         self.attachment += 1;
@@ -53,7 +57,7 @@ impl Identity {
             version: VERSION,
             features: 0,
             sid: self.sid,
-            incarnation: INCARNATION,
+            incarnation: self.incarnation,
             attachment: self.attachment,
             ack,
             join,
@@ -75,7 +79,7 @@ impl<T> Session<T> {
             None => {
                 let hello = Hello {
                     version: VERSION,
-                    features: 0,
+                    features: if self.journaling.is_some() { JOURNAL } else { 0 },
                     window: window(&self.limits),
                     order: self.order,
                     token: self.token.clone(),
@@ -162,9 +166,14 @@ impl<T> Session<T> {
             let message = format!("a window of {}; it is 1 to {max}", welcome.window);
             return Err(protocol_error(message));
         }
-        self.identity = Some(Identity { sid: welcome.sid, attachment: 1 });
+        self.identity = Some(Identity { sid: welcome.sid, incarnation: 0, attachment: 1 });
         self.take_limits(&welcome.limits);
         self.ring.reset(welcome.window);
+        self.record_session(Opened {
+            sid: welcome.sid,
+            window: welcome.window,
+            lease_ms: welcome.limits.lease_ms,
+        });
         Ok(())
     }
 
@@ -202,7 +211,7 @@ impl<T> Session<T> {
         let key = self.calls.key(index);
         let call = self.calls.at_mut(index);
         if call.stage != Stage::Lost && call.copies == 0 {
-            return; // refused before, and waiting for its time: no copy is out
+            return; // refused before, and waiting for its time, or never sent: no copy is out
         }
         debug_assert!(matches!(call.stage, Stage::Lost | Stage::Waiting { .. }));
         call.was_hedged = false;
@@ -224,11 +233,8 @@ impl<T> Session<T> {
             self.resends.push_back(key);
             return;
         }
-        if let Some(attached) = self.finish(index, true) {
-            let message = "lost with its connection; an at-most-once call is sent once";
-            let fault = Fault::new(Code::Cancelled, message);
-            self.ended.push_back((attached, Answer::NotExecuted(fault)));
-        }
+        let message = "lost with its connection; an at-most-once call is sent once";
+        self.end(index, Answer::NotExecuted(Fault::new(Code::Cancelled, message)));
     }
 
     /// Lines up the unprotected calls that the last connection took with it.
@@ -244,7 +250,11 @@ impl<T> Session<T> {
 
     fn take_limits(&mut self, limits: &ServerLimits) {
         self.server_body_bytes_max = usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX);
-        self.lease = Duration::from_millis(limits.lease_ms).min(super::TIME_MAX);
+        self.take_lease(limits.lease_ms);
+    }
+
+    pub(super) fn take_lease(&mut self, lease_ms: u64) {
+        self.lease = Duration::from_millis(lease_ms).min(super::TIME_MAX);
     }
 
     /// Returns when the session may be over at the server, if nothing is attached to it by then.
@@ -285,12 +295,7 @@ impl<T> Session<T> {
     fn end_proved(&mut self, fault: &Fault) {
         for index in self.calls.indices() {
             if self.calls.at(index).copies == 0 {
-                match self.finish(index, true) {
-                    Some(attached) => {
-                        self.ended.push_back((attached, Answer::NotExecuted(fault.clone())));
-                    }
-                    None => self.counters.notifications_dropped += 1,
-                }
+                self.end(index, Answer::NotExecuted(fault.clone()));
             }
         }
     }
@@ -311,9 +316,8 @@ impl<T> Session<T> {
                 moved.push(self.calls.key(index));
                 continue;
             }
-            if let Some(attached) = self.finish(index, true) {
-                self.ended.push_back((attached, Answer::Indeterminate(fault.clone())));
-            }
+            self.calls.at_mut(index).seq = 0; // which means nothing any more
+            self.end(index, Answer::Indeterminate(fault.clone()));
         }
         for key in moved.into_iter().rev() {
             self.leave_stage(key.index);
@@ -325,6 +329,7 @@ impl<T> Session<T> {
             self.queue.push_front(key);
         }
         self.ring = super::Ring::new();
+        self.record_loss();
         self.acks.reset();
         self.server_body_bytes_max = self.limits.body_bytes_max;
         self.events.push_back(Event::SessionLost);

@@ -31,7 +31,10 @@ mod acks;
 mod answer;
 mod calls;
 mod hedge;
+mod journal;
+mod journaling;
 mod link;
+mod modelled;
 mod probe;
 mod retry;
 mod timers;
@@ -52,12 +55,15 @@ use crate::limits::Limits;
 use acks::{Acks, Occupant, Ring};
 use calls::{Call, Calls, Stage};
 use hedge::Hedge;
+use journaling::Journaling;
 use link::{Identity, Link};
 use probe::Probe;
 use retry::{Backoff, Budget, Jitter};
 use timers::{Purpose, Timers};
 
 pub use calls::CallKey;
+pub use journal::{Journal, JournalError, Lsn, Opened, Record, Recovered, RecoveredCall};
+pub use modelled::{JournalDisk, ModelledJournal};
 pub use types::{Answer, CallSpec, Counters, Event, Semantics, State};
 
 /// The longest time that a session waits for anything: a year. What is meant to be for ever has to
@@ -108,9 +114,19 @@ pub struct Session<T> {
     backoff: Backoff,
     jitter: Jitter,
 
-    ended: VecDeque<(T, Answer<'static>)>,
+    journaling: Option<Box<Journaling<T>>>,
+    ended: VecDeque<Ended<T>>,
     events: VecDeque<Event>,
     counters: Counters,
+}
+
+/// A call that ended without a frame of its own.
+#[derive(Debug)]
+struct Ended<T> {
+    attached: T,
+    answer: Answer<'static>,
+    /// What the journal is still to be told of; 0 if nothing.
+    seq: u64,
 }
 
 impl<T> Session<T> {
@@ -162,6 +178,7 @@ impl<T> Session<T> {
             budget: Budget::new(&limits, now),
             backoff: Backoff::new(),
             jitter: Jitter::new(seed),
+            journaling: None,
             ended: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -237,22 +254,25 @@ impl<T> Session<T> {
     ///
     /// The driver flushes `out`, closes the connection and hands out what was attached.
     pub fn close(&mut self, out: &mut Vec<u8>) {
+        let link = std::mem::replace(&mut self.link, Link::Closed);
         for index in self.calls.indices() {
             self.abandon(index, Code::Cancelled, "the client was closed");
         }
-        if matches!(self.link, Link::Up { .. }) {
+        if matches!(link, Link::Up { .. }) {
             Header::new(Kind::Bye, self.ring.floor()).append(&[], out);
         }
-        self.link = Link::Closed;
         self.queue.clear();
         self.timers = Timers::new();
         self.forget_connection();
         self.drop_hedge();
+        self.close_journal();
     }
 
     /// Returns a call that ended without a frame of its own, and how.
     pub fn next_ended(&mut self) -> Option<(T, Answer<'static>)> {
-        self.ended.pop_front()
+        let Ended { attached, answer, seq } = self.ended.pop_front()?;
+        self.note_handed(seq, true);
+        Some((attached, answer))
     }
 
     /// Returns what happened to the session since it was last asked, oldest first.
@@ -279,7 +299,7 @@ impl<T> Session<T> {
     /// Returns when a connection is to be opened; `None` if there is one or none is wanted.
     pub fn connect_at(&self) -> Option<Instant> {
         match self.link {
-            Link::Down { connect_at } => Some(connect_at),
+            Link::Down { connect_at } if self.may_connect() => Some(connect_at),
             _ => None,
         }
     }
@@ -298,6 +318,12 @@ impl<T> Session<T> {
         };
         let stalls_at = self.calls.at(oldest).sent_at + self.limits.window_stall_max;
         matches!(self.link, Link::Up { .. }) && !self.ring.has_room() && now >= stalls_at
+    }
+
+    /// Returns whether the server may be told who this is: with a journal, not before it is safe there
+    /// that this is a new incarnation.
+    fn may_connect(&self) -> bool {
+        self.journaling.as_ref().is_none_or(|journaling| journaling.may_connect())
     }
 
     /// Returns how many calls and notifications are open.
@@ -322,6 +348,9 @@ impl<T> Session<T> {
     ) -> Result<Vec<u8>, Fault> {
         if matches!(self.link, Link::Closed) {
             return Err(Fault::new(Code::Cancelled, "the client is closed"));
+        }
+        if let Some(fault) = self.journal_fault() {
+            return Err(fault);
         }
         if self.queued >= self.limits.queued_calls_max {
             let message = format!("{} calls wait to be sent already", self.queued);
@@ -363,23 +392,14 @@ impl<T> Session<T> {
 
     fn enqueue(&mut self, spec: CallSpec, attached: Option<T>, request: Vec<u8>) -> CallKey {
         self.queued_bytes += request.len();
+        let now = self.probe.heard_at();
         let key = self.calls.insert(|generation| Call {
             attached,
-            request,
             deadline: spec.deadline,
-            seq: 0,
-            generation,
-            copies: 0,
-            transmissions: 0,
             attempts: spec.attempts.max(1),
-            refusals: 0,
             hedge_after: spec.hedge_after,
-            sent_at: self.probe.heard_at(),
-            overdue_at: None,
-            is_hedged: false,
-            was_hedged: false,
-            semantics: spec.semantics,
-            stage: Stage::Queued,
+            tag: spec.tag,
+            ..Call::new(generation, spec.semantics, request, now)
         });
         if let Some(deadline) = spec.deadline {
             self.timers.push(deadline, key, Purpose::Deadline);
@@ -410,10 +430,27 @@ impl<T> Session<T> {
             Fault::new(code, message)
         };
         let answer = if proved { Answer::NotExecuted(fault) } else { Answer::Indeterminate(fault) };
+        self.end(index, answer);
+    }
+
+    /// Ends a call whose end [`Session::next_ended`] is to tell.
+    fn end(&mut self, index: u32, answer: Answer<'static>) {
+        if self.calls.at(index).has_record {
+            return self.end_recorded(index, answer);
+        }
         match self.finish(index, true) {
-            Some(attached) => self.ended.push_back((attached, answer)),
+            Some(attached) => self.ended.push_back(Ended { attached, answer, seq: 0 }),
             None => self.counters.notifications_dropped += 1,
         }
+    }
+
+    /// Ends a call whose answer is handed out at once.
+    fn hand_out<'a>(&mut self, index: u32, answer: Answer<'a>) -> Option<(T, Answer<'a>)> {
+        let call = self.calls.at(index);
+        if call.has_record {
+            self.note_handed(call.seq, false);
+        }
+        self.finish(index, false).map(|attached| (attached, answer))
     }
 
     /// Takes a call out of every account and returns what was attached to it.
@@ -427,6 +464,8 @@ impl<T> Session<T> {
         match (call.seq, call.is_protected()) {
             (0, _) => {}
             (_, false) => self.unprotected -= 1,
+            // The floor passes it when the journal knows that it has ended.
+            (seq, true) if call.has_record => self.ring.hold(seq),
             (seq, true) if self.ring.end(seq, burnt) => self.acks.hurry(),
             (_, true) => {}
         }
@@ -443,7 +482,11 @@ impl<T> Session<T> {
                 self.queued_bytes -= call.request.len();
             }
             Stage::Sent => self.outstanding -= 1,
-            Stage::Due | Stage::Lost | Stage::Refused | Stage::Waiting { .. } => {}
+            Stage::Due
+            | Stage::Journaling
+            | Stage::Lost
+            | Stage::Refused
+            | Stage::Waiting { .. } => {}
         }
     }
 }

@@ -4,6 +4,7 @@ mod acknowledging;
 mod answering;
 mod connecting;
 mod hedging;
+mod journaling;
 mod lease;
 mod regressions;
 mod resuming;

@@ -18,13 +18,20 @@ impl<T> Session<T> {
     /// `out` is what waits to be written: above `Limits::output_bytes_mark` no further call is
     /// added to it, and [`Session::wants_transmit`] says so.
     pub fn transmit(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.drive_journal(now);
         let Link::Up { draining } = self.link else { return };
         while let Some(seq) = self.cancels.pop_front() {
             Header::new(Kind::Cancel, seq).append(&[], out);
         }
         if !draining {
             self.send_again(now, out);
+            self.send_journaled(now, out);
             self.send_queue(now, out);
+            if self.journaling.is_some() {
+                // What takes no time to be safe leaves now.
+                self.drive_journal(now);
+                self.send_journaled(now, out);
+            }
         }
         if self.acks.is_due(&self.ring, &self.limits, now) {
             Header::new(Kind::Ack, self.ring.floor()).append(&[], out);
@@ -39,9 +46,14 @@ impl<T> Session<T> {
     /// output mark can have held that up.
     #[inline]
     pub fn wants_transmit(&self, now: Instant) -> bool {
+        let journaling = self.journaling.as_ref();
+        if journaling.is_some_and(|journaling| journaling.wants_commit()) {
+            return true;
+        }
         let Link::Up { draining } = self.link else { return false };
         let has_calls = (self.queued > 0 && self.may_send_first())
             || !self.resends.is_empty()
+            || journaling.is_some_and(|journaling| journaling.has_calls())
             || (!self.retries.is_empty() && self.budget.next_at() <= now);
         (has_calls && !draining)
             || !self.cancels.is_empty()
@@ -72,6 +84,7 @@ impl<T> Session<T> {
                 Purpose::Overdue | Purpose::Retry => {}
             }
         }
+        self.drive_journal(now);
         self.check_lease(now);
         self.on_hedge_deadline(now);
         match self.link {
@@ -104,7 +117,9 @@ impl<T> Session<T> {
             ],
         };
         let hedge = self.next_hedge_deadline();
-        link.into_iter().flatten().chain(hedge).chain(self.timers.next_deadline()).min()
+        let journal = self.journaling.as_ref().and_then(|journaling| journaling.next_deadline());
+        let others = [hedge, journal, self.timers.next_deadline()];
+        link.into_iter().chain(others).flatten().min()
     }
 
     /// Does what an unanswered call asks for: another copy.
@@ -189,10 +204,7 @@ impl<T> Session<T> {
                 self.abandon(key.index, Code::Deadline, "its deadline passed");
             } else if let Some(fault) = self.too_large(&self.calls.at(key.index).request) {
                 // Taken before the server had said how much it takes.
-                match self.finish(key.index, true) {
-                    Some(attached) => self.ended.push_back((attached, Answer::NotExecuted(fault))),
-                    None => self.counters.notifications_dropped += 1,
-                }
+                self.end(key.index, Answer::NotExecuted(fault));
             } else if self.calls.at(key.index).attached.is_none() {
                 self.send_notification(key.index, now, out);
             } else {
@@ -213,6 +225,24 @@ impl<T> Session<T> {
         call.sent_at = now;
         self.unprotected += u32::from(!call.is_protected());
         frame::number(&mut call.request, seq);
+        if self.journaling.is_some() && self.calls.at(key.index).is_protected() {
+            self.record_call(key);
+        } else {
+            self.count_first(key, now, out);
+        }
+    }
+
+    /// Sends the calls for the first time that are safe in the journal.
+    fn send_journaled(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while out.len() < self.limits.output_bytes_mark
+            && let Some(key) = self.next_safe_call()
+        {
+            self.calls.at_mut(key.index).sent_at = now;
+            self.count_first(key, now, out);
+        }
+    }
+
+    fn count_first(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
         self.budget.earn();
         self.counters.calls += 1;
         self.send(key, now, out);

@@ -35,6 +35,8 @@ pub struct CallSpec {
     pub attempts: u32,
     /// Exactly once only: after which time without an answer a copy goes over a second connection.
     pub hedge_after: Option<Duration>,
+    /// What the caller knows the call by, for one that is recovered from a journal.
+    pub tag: u64,
 }
 
 impl CallSpec {
@@ -48,6 +50,7 @@ impl CallSpec {
             deadline: None,
             attempts: u32::MAX,
             hedge_after: None,
+            tag: 0,
         }
     }
 }
