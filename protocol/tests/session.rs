@@ -55,3 +55,25 @@ fn hedged_calls_are_answered_once_and_truly() {
     let tally = run(4_000..4_400, &Faults { cuts: true, hedges: true, ..Faults::default() });
     assert!(tally.replies > 5_000 && tally.cuts > 1_000, "{tally:?}");
 }
+
+#[test]
+fn a_client_that_crashes_comes_back_as_the_same_and_runs_nothing_twice() {
+    let faults = Faults { cuts: true, crashes: true, hedges: true, ..Faults::default() };
+    let tally = run(5_000..5_300, &faults);
+    assert!(tally.crashes > 500 && tally.recovered > 500, "{tally:?}");
+    assert!(tally.replies > 1_500 && tally.not_executed > 50, "{tally:?}");
+}
+
+#[test]
+fn both_ends_may_crash() {
+    let faults = Faults { cuts: true, crashes: true, restarts: true, ..Faults::default() };
+    let tally = run(6_000..6_200, &faults);
+    assert!(tally.crashes > 300 && tally.restarts > 50 && tally.recovered > 300, "{tally:?}");
+}
+
+#[test]
+fn a_client_that_crashes_keeps_its_order() {
+    let faults = Faults { cuts: true, crashes: true, in_order: true, ..Faults::default() };
+    let tally = run(7_000..7_200, &faults);
+    assert!(tally.replies > 1_000 && tally.recovered > 300, "{tally:?}");
+}

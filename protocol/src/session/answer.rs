@@ -148,9 +148,8 @@ impl<T> Session<T> {
             self.counters.answers_ignored += 1;
             return None;
         }
-        // A handler that asks to be tried later (row 16) is one answer to two copies, and may be
-        // heard on both connections: one of them may still be on its way.
-        call.copies -= u32::from(!(call.was_hedged && may_pass(&fault)));
+        // Of two copies only what is refused as it arrives answers the one that came that way.
+        call.copies -= u32::from(!call.was_hedged || is_said_on_arrival(&fault));
         match lane {
             Lane::First => self.on_refused_first(index, fault, now),
             Lane::Second => self.on_refused_second(index, fault),
@@ -260,6 +259,26 @@ fn may_pass(fault: &Fault) -> bool {
         Some(code) => matches!(code, Code::Busy | Code::Window | Code::Draining),
         None => fault.retry_after_ms.is_some(),
     }
+}
+
+/// Returns whether a refusal certainly speaks of the copy that came by the connection it is heard on.
+///
+/// A handler that asks to be tried later (row 16) and a call held for too long (12b) are refused once
+/// for all copies, and may be heard on either connection, while the copy sent there is on its way.
+fn is_said_on_arrival(fault: &Fault) -> bool {
+    matches!(
+        fault.code,
+        Some(
+            Code::BadArguments
+                | Code::Malformed
+                | Code::NoMethod
+                | Code::NotAuthorized
+                | Code::NotProtected
+                | Code::TooLarge
+                | Code::Unsupported
+                | Code::Window
+        )
+    )
 }
 
 fn executed<'a>(fault: Fault, details: Option<Cow<'a, [u8]>>) -> Answer<'a> {

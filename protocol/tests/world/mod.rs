@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use onceloop_protocol::frame::{Frame, Header, LENGTH_BYTES, MAGIC, MethodId};
 use onceloop_protocol::handshake::Order;
 use onceloop_protocol::limits::Limits;
-use onceloop_protocol::session::{Answer, CallKey, CallSpec, Semantics, Session, State};
+use onceloop_protocol::session::{
+    Answer, CallKey, CallSpec, JournalDisk, ModelledJournal, RecoveredCall, Semantics, Session,
+    State,
+};
 
 use server::Server;
 
@@ -24,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) in_order: bool,
     /// Exactly-once calls are hedged.
     pub(crate) hedges: bool,
+    /// The client has a journal, crashes, and comes back.
+    pub(crate) crashes: bool,
     /// Nothing is refused, cancelled or late.
     pub(crate) quiet: bool,
 }
@@ -39,6 +44,8 @@ pub(crate) struct Tally {
     pub(crate) restarts: u64,
     pub(crate) stale_frames: u64,
     pub(crate) hedges: u64,
+    pub(crate) crashes: u64,
+    pub(crate) recovered: u64,
 }
 
 impl Tally {
@@ -51,6 +58,8 @@ impl Tally {
         self.restarts += other.restarts;
         self.stale_frames += other.stale_frames;
         self.hedges += other.hedges;
+        self.crashes += other.crashes;
+        self.recovered += other.recovered;
     }
 }
 
@@ -104,6 +113,8 @@ pub(crate) struct World {
     faults: Faults,
     now: Instant,
     session: Session<u32>,
+    limits: Limits,
+    disk: JournalDisk,
     server: Server,
     pipe: Option<Pipe>,
     /// The second connection.
@@ -131,9 +142,13 @@ impl World {
         limits.backoff_max = Duration::from_millis(300);
         limits.hole_age_max = Duration::from_secs(1_000);
         let order = if faults.in_order { Order::InOrder } else { Order::Unordered };
-        World {
+        let disk = JournalDisk::new(seed);
+        disk.set_delays(Duration::ZERO..Duration::from_millis(dice.below(30)));
+        let mut world = World {
             session: Session::new(limits.clone(), order, None, seed, now),
-            server: Server::new(limits, faults.clone()),
+            server: Server::new(limits.clone(), faults.clone()),
+            limits,
+            disk,
             dice,
             faults,
             now,
@@ -144,7 +159,45 @@ impl World {
             calls: BTreeMap::new(),
             open: Vec::new(),
             tally: Tally::default(),
+        };
+        if world.faults.crashes {
+            world.boot();
         }
+        world
+    }
+
+    /// Begins an incarnation of a client with a journal.
+    fn boot(&mut self) {
+        let seed = self.dice.below(u64::MAX);
+        let session = Session::new(self.limits.clone(), self.order(), None, seed, self.now);
+        let journal = Box::new(ModelledJournal::new(&self.disk));
+        let recovered = &mut self.tally.recovered;
+        let attach = |call: RecoveredCall| {
+            *recovered += 1;
+            u32::try_from(call.tag).unwrap()
+        };
+        self.session = session.with_journal(journal, attach, self.now).expect("it is free");
+    }
+
+    /// Ends the incarnation: what it had on its way may still arrive.
+    fn crash(&mut self) {
+        self.tally.crashes += 1;
+        self.count();
+        self.cut();
+        self.cut_second();
+        self.open.clear();
+        self.disk.crash();
+        self.boot();
+    }
+
+    fn order(&self) -> Order {
+        if self.faults.in_order { Order::InOrder } else { Order::Unordered }
+    }
+
+    /// Takes over what this session has counted.
+    fn count(&mut self) {
+        self.tally.resends += self.session.counters().resends;
+        self.tally.hedges += self.session.counters().hedges;
     }
 
     /// Runs until nothing is left to happen.
@@ -163,24 +216,31 @@ impl World {
             self.turn_server();
             self.server.table.check_invariants();
         }
-        self.tally.resends = self.session.counters().resends;
-        self.tally.hedges = self.session.counters().hedges;
+        self.count();
     }
 
     /// Compares what the callers were told with what ran.
     pub(crate) fn check(&self) {
         for (id, record) in &self.calls {
             let effects = self.server.effects.get(id).copied().unwrap_or(0);
-            let [outcome] = record.answers[..] else {
-                panic!("call {id} was answered {:?}", record.answers)
-            };
-            if record.semantics != Semantics::AtLeastOnce {
-                assert!(effects <= 1, "call {id} ran {effects} times");
+            let is_protected = record.semantics != Semantics::AtLeastOnce;
+            if self.faults.crashes {
+                // An answer that was not consumed comes again; a call that was not safe in the journal
+                // was not sent, and nobody hears of it.
+                assert!(
+                    !is_protected || effects == 0 || !record.answers.is_empty(),
+                    "{id} is lost"
+                );
+            } else {
+                assert_eq!(record.answers.len(), 1, "call {id} was answered {:?}", record.answers);
             }
-            match outcome {
-                Outcome::Ran => assert!(effects >= 1, "call {id} was answered and did not run"),
-                Outcome::NotExecuted => assert_eq!(effects, 0, "call {id} ran all the same"),
-                Outcome::Indeterminate => {}
+            assert!(!is_protected || effects <= 1, "call {id} ran {effects} times");
+            for outcome in &record.answers {
+                match outcome {
+                    Outcome::Ran => assert!(effects >= 1, "call {id} was answered and did not run"),
+                    Outcome::NotExecuted => assert_eq!(effects, 0, "call {id} ran all the same"),
+                    Outcome::Indeterminate => {}
+                }
             }
         }
     }
@@ -196,6 +256,9 @@ impl World {
         }
         if self.faults.cuts && self.dice.once_in(40) {
             self.cut();
+        }
+        if self.faults.crashes && self.dice.once_in(80) {
+            self.crash();
         }
         if self.faults.cuts && self.dice.once_in(40) {
             self.cut_second();
@@ -226,7 +289,8 @@ impl World {
             ..CallSpec::new(MethodId::of("world.run"))
         };
         let delay = Duration::from_millis(self.dice.below(100));
-        let spec = CallSpec { hedge_after: self.faults.hedges.then_some(delay), ..spec };
+        let hedge_after = self.faults.hedges.then_some(delay);
+        let spec = CallSpec { hedge_after, tag: id.into(), ..spec };
         self.calls.insert(id, Record { semantics, answers: Vec::new() });
         let key = self.session.call(spec, id, |out| {
             out.extend_from_slice(&id.to_le_bytes());
@@ -265,6 +329,9 @@ impl World {
     }
 
     fn turn_client(&mut self) {
+        // Whatever was handed out a turn ago, the program has dealt with by now.
+        self.session.on_consumed();
+        self.session.drive_journal(self.now);
         if self.session.connect_at().is_some_and(|at| at <= self.now) {
             let mut pipe = self.new_pipe();
             self.session.on_connected(self.now, &mut pipe.to_server);

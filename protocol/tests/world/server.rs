@@ -192,7 +192,8 @@ impl Server {
                 let due = now + Duration::from_millis(dice.below(longest));
                 self.running.push(Running { due, call, seq, id });
             }
-            Admission::Wait => {}
+            // Its acknowledgement may have been what an earlier one waited for.
+            Admission::Wait => self.run_held(key, now, dice),
         }
     }
 
