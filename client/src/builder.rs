@@ -8,13 +8,17 @@ use bytes::Bytes;
 use onceloop_endpoint::{Settings, ToAddress};
 use onceloop_protocol::handshake::Order;
 use onceloop_protocol::limits::Limits;
-use onceloop_protocol::session::Session;
+use onceloop_protocol::session::{Answer, Journal, JournalError, RecoveredCall, Session};
 use onceloop_reactor::{Cx, Registry};
 
 use crate::connecting::Targets;
-use crate::core::{Core, OnState};
+use crate::core::{Continuation, Core, OnState};
 use crate::further::Further;
 use crate::{Client, State};
+
+/// What runs when a recovered call has ended.
+type OnRecovered<S> =
+    Rc<dyn for<'a, 'b, 'c, 'd> Fn(&'a RecoveredCall, Answer<'b>, &'c mut Cx<'d, S>)>;
 
 /// Makes a [`Client`].
 pub struct Builder<S: 'static> {
@@ -23,6 +27,8 @@ pub struct Builder<S: 'static> {
     token: Option<Bytes>,
     keepalive: Option<Duration>,
     on_state: Option<OnState<S>>,
+    journal: Option<Box<dyn Journal>>,
+    on_recovered: Option<OnRecovered<S>>,
 }
 
 impl<S: 'static> Builder<S> {
@@ -33,6 +39,8 @@ impl<S: 'static> Builder<S> {
             token: None,
             keepalive: None,
             on_state: None,
+            journal: None,
+            on_recovered: None,
         }
     }
 
@@ -82,6 +90,34 @@ impl<S: 'static> Builder<S> {
         self
     }
 
+    /// Sets where the client writes its session down, so that it comes back under the same name after
+    /// a crash: nothing leaves before it is safe there, and nothing is acknowledged before the
+    /// program has had its answer. A client with a journal has no further sessions.
+    ///
+    /// Calls made at least once, and notifications, are outside of it.
+    #[must_use]
+    pub fn journal(mut self, journal: impl Journal + 'static) -> Self {
+        self.journal = Some(Box::new(journal));
+        self
+    }
+
+    /// Sets what is told how calls ended that an earlier run of the program made and did not finish.
+    /// [`outcome`](crate::outcome) reads the answer.
+    ///
+    /// Such a call has no deadline. One whose answer the earlier run had, and did not come to finish
+    /// with, is told again: a continuation that returned may not have been written down yet.
+    ///
+    /// # Re-entrancy
+    /// Like a continuation, it may do anything.
+    #[must_use]
+    pub fn on_recovered(
+        mut self,
+        on_recovered: impl Fn(&RecoveredCall, Answer<'_>, &mut Cx<'_, S>) + 'static,
+    ) -> Self {
+        self.on_recovered = Some(Rc::new(on_recovered));
+        self
+    }
+
     /// Makes the client, which connects in the turns that come: `host:port`, `[::1]:port`,
     /// `unix:/path`, or a `SocketAddr`.
     ///
@@ -89,7 +125,8 @@ impl<S: 'static> Builder<S> {
     /// closed.
     ///
     /// # Errors
-    /// If the address is none, or the system gives no random bytes.
+    /// If the address is none, the system gives no random bytes, or the journal is in use or cannot
+    /// be read ([`JournalError`] inside).
     pub fn connect(
         self,
         registry: &mut Registry<S>,
@@ -100,8 +137,17 @@ impl<S: 'static> Builder<S> {
         registry.random_bytes(&mut seed)?;
         let now = registry.now();
         let seed = u64::from_le_bytes(seed);
-        let further = Further::new(&self.limits, self.order, self.token.as_ref(), seed);
-        let session = Session::new(self.limits.clone(), self.order, self.token, seed, now);
+        let further = if self.journal.is_some() {
+            Further::none()
+        } else {
+            Further::new(&self.limits, self.order, self.token.as_ref(), seed)
+        };
+        let mut session = Session::new(self.limits.clone(), self.order, self.token, seed, now);
+        if let Some(journal) = self.journal {
+            let on_recovered = self.on_recovered;
+            let attach = |call| continuation(on_recovered.clone(), call);
+            session = session.with_journal(journal, attach, now).map_err(from_journal)?;
+        }
         // The session bounds the output. A client that stopped reading, as a server does, could wait
         // for a server that waits for it.
         let mut limits = self.limits;
@@ -117,4 +163,23 @@ impl<S: 'static> Builder<S> {
         Core::connect_if_due(registry, id);
         Ok(Client::of(id))
     }
+}
+
+/// Returns what runs when a recovered call has ended.
+fn continuation<S: 'static>(
+    on_recovered: Option<OnRecovered<S>>,
+    call: RecoveredCall,
+) -> Continuation<S> {
+    Box::new(move |answer, cx| match &on_recovered {
+        Some(on_recovered) => on_recovered(&call, answer, cx),
+        None => log::warn!("nobody asks how the recovered call {:?} ended", call.tag),
+    })
+}
+
+fn from_journal(error: JournalError) -> io::Error {
+    let kind = match error {
+        JournalError::InUse => io::ErrorKind::ResourceBusy,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }

@@ -154,9 +154,11 @@ impl<S: 'static> Core<S> {
     /// Says BYE and ends every call; the core is removed once that has been told.
     pub(crate) fn close(registry: &mut Registry<S>, id: Id<Self>) {
         Self::close_further(registry, id);
+        let now = registry.now();
         let mut bye = registry.take_buffer();
         let Some(core) = registry.get_mut(id) else { return registry.give_buffer(bye) };
         core.session.close(&mut bye);
+        core.session.drive_journal(now);
         Self::leave_second(registry, id);
         let Some(core) = registry.get_mut(id) else { return registry.give_buffer(bye) };
         let link = std::mem::replace(&mut core.link, Link::Down);
@@ -174,7 +176,10 @@ impl<S: 'static> Core<S> {
     #[inline]
     pub(crate) fn pump(registry: &mut Registry<S>, id: Id<Self>) {
         let now = registry.now();
-        let Some(core) = registry.get(id) else { return };
+        let Some(core) = registry.get_mut(id) else { return };
+        if core.session.is_journaled() {
+            core.session.drive_journal(now);
+        }
         if let Link::Open(connection) = core.link
             && core.session.wants_transmit(now)
             && let Some(open) = registry.get_mut(connection)
@@ -197,6 +202,16 @@ impl<S: 'static> Core<S> {
             Self::attend_second(registry, id);
         }
         Self::arm(registry, id);
+    }
+
+    /// Notes that the program has had what it was told, for the journal.
+    pub(crate) fn consumed(registry: &mut Registry<S>, id: Id<Self>) {
+        if let Some(core) = registry.get_mut(id)
+            && core.session.is_journaled()
+        {
+            core.session.on_consumed();
+            Self::pump(registry, id);
+        }
     }
 
     /// Arms the deadline if something is due before it, and has news handed out.
@@ -338,6 +353,7 @@ impl<S: 'static> Source<S> for Core<S> {
                 return Self::end(cx, id);
             };
             continuation(answer, cx);
+            Self::consumed(cx.registry, id);
         }
         // Others have their turn before the rest is told.
         cx.registry.wake(id);

@@ -65,4 +65,5 @@ pub use self::builder::Builder;
 pub use self::client::{CallId, Client};
 pub use self::handle::Handle;
 pub use self::options::CallOptions;
+pub use self::outcome::outcome;
 pub use self::state::State;

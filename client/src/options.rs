@@ -16,6 +16,7 @@ pub struct CallOptions {
     /// 0: no bound.
     attempts: u32,
     hedge_after: Option<Duration>,
+    tag: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +35,7 @@ impl CallOptions {
             timeout: Timeout::Default,
             attempts: 0,
             hedge_after: None,
+            tag: 0,
         }
     }
 
@@ -87,6 +89,13 @@ impl CallOptions {
         CallOptions { hedge_after: Some(delay), ..self }
     }
 
+    /// Sets what the program knows the call by, if it is recovered from a journal
+    /// ([`Builder::on_recovered`](crate::Builder::on_recovered)): an order's number, say.
+    #[must_use]
+    pub const fn tag(self, tag: u64) -> CallOptions {
+        CallOptions { tag, ..self }
+    }
+
     pub(crate) fn until(&self, limits: &Limits, now: Instant) -> Option<Instant> {
         match self.timeout {
             Timeout::After(timeout) => now.checked_add(timeout),
@@ -116,6 +125,7 @@ impl Request {
             deadline: self.options.until(limits, now),
             attempts: if self.options.attempts == 0 { u32::MAX } else { self.options.attempts },
             hedge_after: self.options.hedge_after,
+            tag: self.options.tag,
             ..CallSpec::new(self.method)
         }
     }

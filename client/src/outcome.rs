@@ -6,9 +6,10 @@ use onceloop_protocol::method::Method;
 use onceloop_protocol::session::Answer;
 
 /// Reads an answer as the types of its method. The reply may borrow from the answer.
-pub(crate) fn outcome<'a, M: Method>(
-    answer: Answer<'a>,
-) -> Result<M::Reply<'a>, CallError<M::Error>> {
+///
+/// # Errors
+/// As for a call: the kinds of [`CallError`] tell whether it ran.
+pub fn outcome<'a, M: Method>(answer: Answer<'a>) -> Result<M::Reply<'a>, CallError<M::Error>> {
     match answer {
         Answer::Reply(body) => {
             decode_whole(body).map_err(|error| CallError::Executed(unreadable("reply", &error)))

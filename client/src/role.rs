@@ -70,12 +70,33 @@ fn serving<'r, S: 'static>(
     matches!(core.link, Link::Open(open) if open == id).then_some(core)
 }
 
+/// What is to be done after a frame.
+#[derive(Clone, Copy)]
+struct Need {
+    /// There is something to send, to tell or to arm.
+    is_busy: bool,
+    /// The journal is to know when the program has had its answer.
+    is_journaled: bool,
+}
+
+impl Need {
+    #[inline]
+    fn of<S: 'static>(core: &Core<S>, now: Instant) -> Need {
+        Need { is_busy: core.is_busy(now), is_journaled: core.session.is_journaled() }
+    }
+}
+
 /// What a frame led to.
 type Taken<'a, S> = Result<Option<(Continuation<S>, Answer<'a>)>, Fault>;
 
 /// Goes on after a frame: sends what its answer made room for, and runs what it ended.
 #[inline]
-fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, taken: Taken<'_, S>) {
+fn go_on<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    core_id: Id<Core<S>>,
+    Need { is_busy, is_journaled }: Need,
+    taken: Taken<'_, S>,
+) {
     match taken {
         Ok(ended) => {
             if is_busy {
@@ -83,6 +104,9 @@ fn go_on<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, is_busy: bool, ta
             }
             if let Some((continuation, answer)) = ended {
                 continuation(answer, cx);
+                if is_journaled {
+                    Core::consumed(cx.registry, core_id);
+                }
             }
         }
         Err(fault) => {
@@ -107,14 +131,16 @@ fn on_second_frame<S: 'static>(
     if !core.is_second(id) {
         return;
     }
-    match core.session.on_hedge_frame(frame, now, out) {
+    let taken = core.session.on_hedge_frame(frame, now, out);
+    let need = Need::of(core, now);
+    match taken {
         Ok(ended) => {
             if frame.header.kind == Kind::Resumed
                 && let Some(connection) = cx.registry.get_mut(id)
             {
                 connection.role_mut().is_established = true;
             }
-            go_on(cx, core_id, true, Ok(ended));
+            go_on(cx, core_id, need, Ok(ended));
         }
         Err(fault) => {
             Core::lose_second(cx.registry, id, &fault.to_string());
@@ -162,7 +188,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         }
         let Some(core) = serving(cx, core_id, id) else { return };
         let taken = core.session.on_frame(frame, now, out);
-        let is_busy = core.is_busy(now);
+        let need = Need::of(core, now);
         if matches!(frame.header.kind, Kind::Welcome | Kind::Resumed) && taken.is_ok() {
             // A later loss begins with all addresses again.
             core.targets.forget();
@@ -170,7 +196,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
                 connection.role_mut().is_established = true;
             }
         }
-        go_on(cx, core_id, is_busy, taken);
+        go_on(cx, core_id, need, taken);
     }
 
     fn on_refused(
@@ -187,8 +213,8 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         let Some((core_id, core)) = find(cx, id) else { return };
         let fault = Fault::new(refusal.code, refusal.message);
         let taken = core.session.on_refused(&header, fault, now);
-        let is_busy = core.is_busy(now);
-        go_on(cx, core_id, is_busy, taken);
+        let need = Need::of(core, now);
+        go_on(cx, core_id, need, taken);
     }
 
     fn on_lost(
