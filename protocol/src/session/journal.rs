@@ -12,10 +12,7 @@ use std::time::Instant;
 use super::Semantics;
 use crate::frame::{CALL_HEADER_BYTES, Header, MethodId};
 use crate::handshake::Sid;
-
-/// A position in a journal. It grows with each commit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lsn(pub u64);
+use crate::table::store::Lsn;
 
 /// Where a client's sessions are written down.
 ///

@@ -13,10 +13,11 @@ use std::time::Instant;
 
 use super::acks::Ring;
 use super::calls::{Call, CallKey, Stage};
-use super::journal::{Journal, JournalError, Lsn, Record, RecoveredCall};
+use super::journal::{Journal, JournalError, Record, RecoveredCall};
 use super::link::{Identity, Link};
 use super::{Answer, Ended, Session};
 use crate::error::{Class, Code, Fault};
+use crate::table::store::Lsn;
 
 /// A journal, and what waits for it.
 ///

@@ -62,7 +62,7 @@ use retry::{Backoff, Budget, Jitter};
 use timers::{Purpose, Timers};
 
 pub use calls::CallKey;
-pub use journal::{Journal, JournalError, Lsn, Opened, Record, Recovered, RecoveredCall};
+pub use journal::{Journal, JournalError, Opened, Record, Recovered, RecoveredCall};
 pub use modelled::{JournalDisk, ModelledJournal};
 pub use types::{Answer, CallSpec, Counters, Event, Semantics, State};
 

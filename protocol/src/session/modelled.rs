@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::journal::{Journal, JournalError, Lsn, Record, Recovered};
+use super::journal::{Journal, JournalError, Record, Recovered};
 use super::retry::Jitter;
+use crate::table::store::Lsn;
 
 /// What survives a client's crash, less what was not safe. Clones are one disk.
 #[derive(Clone)]
