@@ -102,6 +102,26 @@ fn a_black_hole_tells_nobody_until_the_world_heals() {
 }
 
 #[test]
+fn what_has_not_struck_when_the_world_heals_does_not_strike() {
+    let kinds: [fn(&mut Faults); 4] = [
+        |faults| faults.cuts = ALWAYS,
+        |faults| faults.resets = ALWAYS,
+        |faults| faults.half_closes = ALWAYS,
+        |faults| faults.black_holes = ALWAYS,
+    ];
+    for (seed, kind) in (0..40).zip(kinds.into_iter().cycle()) {
+        let mut pair = Pair::new(seed, faults(kind), true);
+        let client = pair.send(LONG);
+        pair.simulation.run_for(Duration::from_micros(30));
+        pair.simulation.world().set_faults(Faults::none());
+        pair.simulation.world().heal();
+        pair.simulation.run_for(20 * SECOND);
+        assert_eq!(client.borrow().received.len(), LONG, "seed {seed}");
+        assert_eq!(pair.simulation.world().tally().total(), 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn one_byte_reads_and_writes_are_of_one_byte_and_lose_none() {
     let (mut reads, mut writes) = (0, 0);
     for seed in 0..10 {

@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) pipes: [Pipe; 2],
     /// It comes late: its beginning and its bytes are on their way whatever the client does.
     pub(crate) is_late: bool,
+    /// The world was healed since it was begun: what was to befall it does not.
+    pub(crate) is_spared: bool,
 }
 
 impl Connection {

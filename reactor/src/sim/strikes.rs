@@ -1,6 +1,6 @@
 //! Faults that strike by time, and those that strike a connection whatever it carries.
 
-use super::connection::{CLIENT, Key, SERVER, Stage};
+use super::connection::{CLIENT, Key, SERVER, Side, Stage};
 use super::pipe::Flow;
 use super::queue::{Event, Strike};
 use super::random::nanos;
@@ -152,12 +152,23 @@ impl Inner {
     /// The connection is reset, if there still is one.
     pub(crate) fn reset_by_fault(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else { return };
-        if !connection.sides.iter().any(|side| side.stage == Stage::Open && !side.is_broken) {
+        let is_open = |side: &Side| side.stage == Stage::Open && !side.is_broken;
+        if connection.is_spared || !connection.sides.iter().any(is_open) {
             return;
         }
         let host = connection.sides[CLIENT].host;
         self.fault(host, Fault::Reset, key.number);
         self.reset_both(key);
+    }
+
+    /// What was to befall the connections there are does not.
+    pub(crate) fn spare_connections(&mut self) {
+        for (_, connection) in &mut self.connections {
+            connection.is_spared = true;
+            for pipe in &mut connection.pipes {
+                pipe.doom = None;
+            }
+        }
     }
 
     /// Resets the connections whose bytes vanish.

@@ -303,6 +303,7 @@ impl Inner {
         self.partitions.clear();
         self.release_held();
         self.reset_vanishing();
+        self.spare_connections();
         for index in 0..self.hosts.len() {
             let host = &mut self.hosts[index];
             host.stalled_until = 0;
