@@ -357,8 +357,13 @@ impl Oracle {
             Code::Busy | Code::Window | Code::Draining => {
                 semantics == Semantics::AtMostOnce || call.draft.attempts.is_some()
             }
-            // What is sent once and was lost is said to be.
-            Code::Cancelled => call.is_cancelled || semantics == Semantics::AtMostOnce,
+            // What is sent once and was lost is said to be; and of two copies one may be refused, and
+            // the other lost.
+            Code::Cancelled => {
+                call.is_cancelled
+                    || semantics == Semantics::AtMostOnce
+                    || call.draft.hedge_after.is_some()
+            }
             // In an in-order session a hole has an age, too.
             Code::Deadline => {
                 let is_bounded = call.draft.deadline.is_some() || call.draft.attempts.is_some();

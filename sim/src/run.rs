@@ -96,6 +96,9 @@ impl Run {
         while self.now() < end && self.is_busy() && self.step() {}
         self.simulation.world().set_faults(Faults::none());
         self.simulation.world().heal();
+        // A drain takes its time, and its server takes no calls meanwhile: that is no failure.
+        self.shared.is_healed.set(true);
+        while self.shared.draining.get() > 0 && self.step() {}
         let patience = self.shared.plan.patience;
         self.shared.oracle.borrow_mut().healed(patience, PATIENCE_MOST);
         while self.is_busy() && self.step() {}

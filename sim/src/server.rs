@@ -25,6 +25,21 @@ pub(crate) struct ServerApp {
     me: Process,
     random: Random,
     server: Option<Server<ServerApp>>,
+    is_draining: bool,
+}
+
+impl ServerApp {
+    fn set_draining(&mut self, is_draining: bool) {
+        let before = std::mem::replace(&mut self.is_draining, is_draining);
+        let draining = self.shared.draining.get() + u32::from(is_draining) - u32::from(before);
+        self.shared.draining.set(draining);
+    }
+}
+
+impl Drop for ServerApp {
+    fn drop(&mut self) {
+        self.set_draining(false);
+    }
 }
 
 /// Starts the program.
@@ -32,8 +47,14 @@ pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result
     let me = shared.boot(place);
     let random = shared.plan.random.fork("server").fork_by(place as u64).fork_by(me.boot.into());
     let mut reactor = Reactor::simulated(host, Config::simulated());
-    let mut state =
-        ServerApp { shared: Rc::clone(shared), host: host.clone(), me, random, server: None };
+    let mut state = ServerApp {
+        shared: Rc::clone(shared),
+        host: host.clone(),
+        me,
+        random,
+        server: None,
+        is_draining: false,
+    };
     if me.boot > 1 {
         shared.oracle.borrow_mut().server_restarted(place);
     }
@@ -84,10 +105,12 @@ fn start(state: &mut ServerApp, registry: &mut Registry<ServerApp>) {
 
 /// Drains the server, and begins anew.
 fn drain(cx: &mut Cx<'_, ServerApp>) {
-    let Some(server) = cx.state.server else { return };
+    let Some(server) = cx.state.server.filter(|_| !cx.state.shared.is_healed.get()) else { return };
+    cx.state.set_draining(true);
     cx.state.shared.oracle.borrow().note(cx.state.me.host, format_args!("drains"));
     server.drain(cx.registry, DRAIN, |_, cx| {
         let state = &mut *cx.state;
+        state.set_draining(false);
         state.me = state.shared.boot(state.me.host);
         state.shared.oracle.borrow_mut().server_restarted(state.me.host);
         start(state, cx.registry);

@@ -16,6 +16,10 @@ pub(crate) struct Shared {
     pub(crate) numbers: Numbers,
     /// What the servers did.
     pub(crate) work: RefCell<Work>,
+    /// Servers that are being drained.
+    pub(crate) draining: Cell<u32>,
+    /// Nothing fails any more, and nobody is drained.
+    pub(crate) is_healed: Cell<bool>,
     /// How often each host was started: servers first, then clients.
     boots: Vec<Cell<u32>>,
     /// Calls that each client has still to make.
@@ -30,6 +34,8 @@ impl Shared {
             boots: vec![Cell::new(0); hosts],
             numbers: Numbers::default(),
             work: RefCell::default(),
+            draining: Cell::new(0),
+            is_healed: Cell::new(false),
             oracle: RefCell::new(oracle),
             ledgers,
             plan,

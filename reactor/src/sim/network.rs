@@ -55,8 +55,7 @@ impl Inner {
         ];
         let is_late = fate.late_by.is_some();
         let is_spared = false;
-        let connection =
-            Connection { number, random, latency, sides, pipes, is_late, is_spared };
+        let connection = Connection { number, random, latency, sides, pipes, is_late, is_spared };
         let key = Key { index: self.connections.insert(connection), number };
         self.line(from, What::Connecting { connection: number, to });
         for side in [CLIENT, SERVER] {
