@@ -7,12 +7,13 @@ mod support;
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceloop_client::{CallOptions, Client};
 use onceloop_protocol::error::{Code, ErrorBody, Ran};
 use onceloop_protocol::frame::{Header, Kind};
 use support::peer::Peer;
+use support::relay::{Swallows, black_hole};
 use support::{App, World, bank, err, hasty, ok};
 
 const HEDGED: CallOptions = CallOptions::new().hedge_after(Duration::from_millis(10));
@@ -160,4 +161,29 @@ fn an_at_least_once_call_is_sent_again_after_a_timeout() {
     }
     peer.send(Kind::Reply, request.seq, &7_u64);
     assert_eq!(world.answers(1), [ok(1, "7")]);
+}
+
+#[test]
+fn a_call_through_a_black_hole_is_answered_by_the_hedge_and_runs_once() {
+    for swallows in [Swallows::Answers, Swallows::Requests] {
+        let mut world = World::new();
+        let server = world.serve("127.0.0.1:0");
+        let address = server.local_addresses(world.registry()).remove(0).to_string();
+        let relay = black_hole(address, swallows);
+        let client = hasty().connect(world.registry(), relay).unwrap();
+        let begun = Instant::now();
+        client.call_with(world.registry(), HEDGED, bank::debit, (7,), note!(1));
+        assert_eq!(world.answers(1), [ok(1, "7")], "{swallows:?}");
+        let counters = client.counters(world.registry());
+        // Long before the first connection is found dead; but a busy machine may take its time.
+        if begun.elapsed() < Duration::from_secs(2) {
+            assert_eq!((counters.hedges, counters.resends), (1, 0), "{swallows:?}");
+        }
+        // The window goes on by hedges until the first connection is given up, and after that.
+        for call in 2..=4 {
+            client.call_with(world.registry(), HEDGED, bank::debit, (1,), note!(call));
+        }
+        assert_eq!(world.answers(3).len(), 3);
+        assert_eq!(world.app.balance, 10, "{swallows:?}: each ran once");
+    }
 }

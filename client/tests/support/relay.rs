@@ -83,3 +83,46 @@ fn pass_on(near: &TcpStream, far: &TcpStream, mut budget: u64, stopping: &Atomic
     let _ = far.shutdown(Shutdown::Both);
     has_cut
 }
+
+/// Which way a black hole swallows what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Swallows {
+    Answers,
+    Requests,
+}
+
+/// A relay whose first connection passes the handshake on and then swallows one direction, without
+/// ever closing; later ones pass everything. Its threads end with the sockets.
+pub(crate) fn black_hole(target: String, swallows: Swallows) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for (connection, near) in (0..).zip(listener.incoming()) {
+            let near = near.expect("a connection");
+            let Ok(far) = TcpStream::connect(&target) else { return };
+            let hole = |direction| connection == 0 && direction == swallows;
+            let (requests, answers) = (hole(Swallows::Requests), hole(Swallows::Answers));
+            for (from, to, is_hole) in [(&near, &far, requests), (&far, &near, answers)] {
+                let from = from.try_clone().expect("a socket");
+                let to = to.try_clone().expect("a socket");
+                std::thread::spawn(move || pour(from, to, is_hole));
+            }
+        }
+    });
+    address
+}
+
+/// Passes bytes on; into a hole, only the first that come: those of the handshake.
+fn pour(mut from: TcpStream, mut to: TcpStream, is_hole: bool) {
+    let mut buffer = [0; 4096];
+    for piece in 0.. {
+        let bytes = match from.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => bytes,
+        };
+        if (!is_hole || piece == 0) && to.write_all(&buffer[..bytes]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::answer::{check_flags, protocol_error};
-use super::calls::{CallKey, Stage};
+use super::calls::{COMPACT_ABOVE, CallKey, Stage};
 use super::link::{Link, append, check_version, decode};
 use super::probe::Probe;
 use super::retry::Backoff;
@@ -216,6 +216,9 @@ impl<T> Session<T> {
         // One that has to wait for another attempt would come too late to be worth a connection.
         let has_way = self.hedge.has_way(now);
         if may_be && has_way && matches!(self.link, Link::Up { .. }) {
+            if self.hedge.queue.len() >= COMPACT_ABOVE + 2 * self.outstanding {
+                self.hedge.queue.retain(|&key| self.calls.get(key).is_some());
+            }
             self.hedge.queue.push_back(key);
         }
     }
