@@ -148,8 +148,8 @@ impl<T> Session<T> {
             self.counters.answers_ignored += 1;
             return None;
         }
-        // Of two copies only what is refused as it arrives answers the one that came that way.
-        call.copies -= u32::from(!call.was_hedged || is_said_on_arrival(&fault));
+        // Of two copies a refusal answers the one that came that way, if it is not said of both at once.
+        call.copies -= u32::from(!call.was_hedged || is_of_one_copy(&fault));
         match lane {
             Lane::First => self.on_refused_first(index, fault, now),
             Lane::Second => self.on_refused_second(index, fault),
@@ -263,22 +263,11 @@ fn may_pass(fault: &Fault) -> bool {
 
 /// Returns whether a refusal certainly speaks of the copy that came by the connection it is heard on.
 ///
-/// A handler that asks to be tried later (row 16) and a call held for too long (12b) are refused once
-/// for all copies, and may be heard on either connection, while the copy sent there is on its way.
-fn is_said_on_arrival(fault: &Fault) -> bool {
-    matches!(
-        fault.code,
-        Some(
-            Code::BadArguments
-                | Code::Malformed
-                | Code::NoMethod
-                | Code::NotAuthorized
-                | Code::NotProtected
-                | Code::TooLarge
-                | Code::Unsupported
-                | Code::Window
-        )
-    )
+/// A handler that asks to be tried later (row 16) refuses the call once for all copies, and may be
+/// heard on either connection while the copy sent there is on its way. It says BUSY; so may a newer
+/// server whose code is not known here.
+fn is_of_one_copy(fault: &Fault) -> bool {
+    !matches!(fault.code, None | Some(Code::Busy))
 }
 
 fn executed<'a>(fault: Fault, details: Option<Cow<'a, [u8]>>) -> Answer<'a> {
