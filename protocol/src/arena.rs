@@ -63,6 +63,17 @@ impl<T> Arena<T> {
         Arena { slots: Slab::new(), generation: 0 }
     }
 
+    /// Returns an arena with these values at these keys: what another one held.
+    pub(crate) fn restore(values: impl IntoIterator<Item = (Key<T>, T)>) -> Self {
+        let mut generation = 0;
+        let slots = values.into_iter().map(|(key, value)| {
+            generation = generation.max(key.generation);
+            (key.index as usize, Slot { generation: key.generation, value })
+        });
+        let slots = slots.collect();
+        Arena { slots, generation }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }

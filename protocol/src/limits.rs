@@ -54,6 +54,9 @@ pub struct Limits {
     pub hole_age_max: Duration,
     /// How long a session outlives its last connection.
     pub lease: Duration,
+    /// How long a session outlives its last connection where both ends outlive a crash: the client
+    /// keeps a journal, and the table is durable.
+    pub journal_lease: Duration,
     /// How long a session that never had a call outlives its connection.
     pub unused_lease: Duration,
 
@@ -136,6 +139,7 @@ impl Default for Limits {
             held_bytes_per_session_max: MIB,
             hole_age_max: Duration::from_secs(10),
             lease: Duration::from_secs(600),
+            journal_lease: Duration::from_secs(24 * 3_600),
             unused_lease: Duration::from_secs(10),
             connections_max: 65_536,
             handshake_timeout: Duration::from_secs(5),

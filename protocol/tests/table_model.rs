@@ -142,6 +142,7 @@ impl World {
         let secret = u128::from(self.dice.number()) << 64 | u128::from(self.dice.number());
         let opened = self.table.open(&hello, secret, connection, Principal::ANYONE, self.now);
         let (key, welcome) = opened.expect("there is room");
+        let welcome = welcome.expect("nothing is to be waited for");
         assert_eq!(welcome.window, WINDOW);
         let session = Known {
             key,
@@ -215,6 +216,7 @@ impl World {
             connection: copy.connection,
             digest: self.table.digest(METHOD, &body),
             is_idempotent: copy.is_idempotent,
+            is_transactional: false,
             refusal: copy.refusal,
         };
         let expected = self.sessions[i].expect(&copy, &mut self.tally);
@@ -283,7 +285,7 @@ impl World {
         self.ended.push(call);
         let length = 1 + self.dice.below(3 * RESERVED_BYTES);
         let Some((i, seq)) = xid else {
-            let delivery = self.table.complete(call, Answer::Copied(&[0; 9]));
+            let delivery = self.table.complete(call, Answer::Copied(&[0; 9]), self.now);
             assert!(delivery.connections().all(|to| to == connection));
             return self.take_turns_of_all();
         };
@@ -296,7 +298,7 @@ impl World {
         answer[length / 2] = 0xee;
         answer[0] = xid.body;
         let kept_before = self.table.kept();
-        let delivery = self.table.complete(call, Answer::Copied(&answer));
+        let delivery = self.table.complete(call, Answer::Copied(&answer), self.now);
         if is_abandoned {
             assert_eq!((delivery.connections().count(), self.table.kept()), (0, kept_before));
         } else {
@@ -402,8 +404,10 @@ impl World {
         let ack = session.floor + u64::from(self.dice.below(6) == 0);
         let mut message = resume(session.sid, session.incarnation, session.attachment, ack);
         message.join = self.dice.below(2) == 0;
-        let resumption =
-            self.table.resume(&message, connection, Principal::ANYONE).expect("it is newer");
+        let resumption = self
+            .table
+            .resume(&message, connection, Principal::ANYONE, self.now)
+            .expect("it is newer");
         session.raise_floor(ack, &mut self.tally);
         let joins = message.join && !is_restart;
         if !joins {
@@ -416,7 +420,7 @@ impl World {
         session.connections.push(connection);
         self.tally.joins += u32::from(session.connections.len() == 2);
         self.old.extend(replaced.into_iter().map(|old| (i, old)));
-        self.check_resumed(i, &resumption.resumed);
+        self.check_resumed(i, &resumption.resumed.expect("nothing is to be waited for"));
         self.take_turns(i);
     }
 
@@ -451,6 +455,7 @@ impl World {
             connection: *session.connections.last().expect("it has just been attached"),
             digest: self.table.digest(METHOD, &body),
             is_idempotent: false,
+            is_transactional: false,
             refusal: None,
         };
         let Admission::Refuse(refusal) = self.table.admit(session.key, &request, self.now) else {
@@ -464,7 +469,7 @@ impl World {
 
     /// BYE, and another client in its place.
     fn bye(&mut self, i: usize) {
-        self.table.close(self.sessions[i].key);
+        self.table.close(self.sessions[i].key, self.now);
         self.forget(i);
     }
 
@@ -500,6 +505,7 @@ impl World {
                 connection: 1,
                 digest,
                 is_idempotent: true,
+                is_transactional: false,
                 refusal: None,
             };
             let found = self.table.admit(key, &request, self.now);
@@ -509,7 +515,7 @@ impl World {
         if !self.ended.is_empty() {
             let call = self.ended[self.dice.below(self.ended.len())];
             let before = self.table.kept();
-            let delivery = self.table.complete(call, Answer::Copied(b"twice"));
+            let delivery = self.table.complete(call, Answer::Copied(b"twice"), self.now);
             assert_eq!(delivery, Delivery::NOBODY);
             assert_eq!(self.table.kept(), before);
         }
@@ -527,13 +533,13 @@ impl World {
             (resume(session.sid, session.incarnation, session.attachment, floor), Code::Fenced),
         ];
         let stranger = resume(session.sid, newest.0, newest.1, floor + 5);
-        let refusal = self.table.resume(&stranger, connection, Principal(7));
+        let refusal = self.table.resume(&stranger, connection, Principal(7), self.now);
         assert_eq!(refusal.expect_err("another's").code, Code::SessionUnknown);
         if let Some(&(_, sid)) = self.gone.last() {
             attempts.push((resume(sid, u32::MAX, 1, 1), Code::SessionUnknown));
         }
         for (message, code) in attempts {
-            let refusal = self.table.resume(&message, connection, Principal::ANYONE);
+            let refusal = self.table.resume(&message, connection, Principal::ANYONE, self.now);
             let refusal = refusal.expect_err("not its session");
             assert_eq!(refusal.code, code);
             *self.tally.by_code.entry(code.name()).or_default() += 1;
@@ -592,6 +598,7 @@ impl World {
             connection: NOBODY,
             digest: 0,
             is_idempotent: false,
+            is_transactional: false,
             refusal: None,
         };
         let is_there = match self.table.admit(session.key, &request, self.now) {
@@ -608,7 +615,7 @@ impl World {
             self.end_one();
         }
         for i in 0..SESSIONS {
-            self.table.close(self.sessions[i].key);
+            self.table.close(self.sessions[i].key, self.now);
         }
         self.table.check_invariants();
         assert_eq!((self.table.sessions(), self.table.in_flight()), (0, 0));

@@ -275,7 +275,9 @@ fn hello<S: 'static>(
     let secret = u128::from_le_bytes(secret);
     let (session, welcome) = this.table.open(hello, secret, id.to_bits(), principal, now)?;
     establish(cx, id, session);
-    append(Kind::Welcome, &welcome, out);
+    if let Some(welcome) = welcome {
+        append(Kind::Welcome, &welcome, out);
+    }
     Ok(())
 }
 
@@ -287,15 +289,18 @@ fn resume<S: 'static>(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let principal = authenticate(cx, id, core, resume.token.as_deref())?;
+    let now = cx.registry.now();
     let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
-    let resumption = this.table.resume(resume, id.to_bits(), principal)?;
+    let resumption = this.table.resume(resume, id.to_bits(), principal, now)?;
     // Row 19b: with the source goes its batch, so that nothing of it is run from here on.
     for replaced in resumption.replaced {
         close(cx.registry, Id::<PeerConnection<S>>::from_bits(replaced), Closed::Local("resumed"));
     }
     establish(cx, id, resumption.session);
-    append(Kind::Resumed, &resumption.resumed, out);
-    if let Some(this) = cx.registry.get_mut(core) {
+    if let Some(resumed) = resumption.resumed
+        && let Some(this) = cx.registry.get_mut(core)
+    {
+        append(Kind::Resumed, &resumed, out);
         this.table.append_finished(resumption.session, out);
     }
     Ok(())
@@ -383,9 +388,10 @@ fn bye<S: 'static>(
     session: SessionKey,
     ack: u64,
 ) {
+    let now = cx.registry.now();
     let Some(core) = cx.registry.get_mut(peer.core) else { return };
     log::debug!("session {session:?} said goodbye at {ack}");
-    for attached in core.table.close(session) {
+    for attached in core.table.close(session, now) {
         let attached = Id::<PeerConnection<S>>::from_bits(attached);
         finish(cx.registry, attached, Closed::Local("the client said goodbye"));
     }

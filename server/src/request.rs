@@ -38,6 +38,7 @@ pub(crate) fn run<S: 'static>(
         connection: id.to_bits(),
         digest: core.table.digest(header.method, frame.body),
         is_idempotent: handler.is_some_and(|handler| handler.is_idempotent),
+        is_transactional: false,
         refusal: handler.is_none().then_some(Code::NoMethod),
     };
     match core.table.admit(session, &request, now) {
@@ -167,11 +168,13 @@ fn start<S: 'static>(
         Ended::Deferred => out.truncate(begin),
         Ended::BadArguments(error) => {
             out.truncate(begin);
-            if let Some(core) = cx.registry.get_mut(peer.core) {
-                core.table.withdraw(key);
-            }
             let message = format!("{}: {error}", handler.info.name);
-            Refusal::new(Code::BadArguments, message).append(header.seq, out);
+            let refusal = Refusal::new(Code::BadArguments, message);
+            let now = cx.registry.now();
+            if let Some(core) = cx.registry.get_mut(peer.core) {
+                core.table.withdraw(key, &refusal, now);
+            }
+            refusal.append(header.seq, out);
         }
     }
 }
@@ -192,6 +195,7 @@ pub(crate) fn deliver<S: 'static>(
     out: &mut Vec<u8>,
 ) {
     let Some(key) = call.key else { return out.truncate(begin) };
+    let now = cx.registry.now();
     let Some(core) = cx.registry.get_mut(call.core) else { return out.truncate(begin) };
     refuse_too_large(core, call.seq, begin, out);
     frame::finish(out, begin);
@@ -202,7 +206,7 @@ pub(crate) fn deliver<S: 'static>(
     let here = Some(id.to_bits());
     let in_flight = core.table.in_flight();
     if out.len() - begin <= REPLY_COPY_BYTES_MAX {
-        let delivery = core.table.complete(key, Answer::Copied(&out[begin..]));
+        let delivery = core.table.complete(key, Answer::Copied(&out[begin..]), now);
         // Not one that is answered already, by a handler that panicked and dropped its responder.
         core.counts.answered += (in_flight - core.table.in_flight()) as u64;
         if delivery.connection != here || delivery.joined.is_some() {
@@ -211,7 +215,7 @@ pub(crate) fn deliver<S: 'static>(
     } else {
         let frame = Bytes::copy_from_slice(&out[begin..]);
         out.truncate(begin);
-        let delivery = core.table.complete(key, Answer::Shared(frame.clone()));
+        let delivery = core.table.complete(key, Answer::Shared(frame.clone()), now);
         core.counts.answered += (in_flight - core.table.in_flight()) as u64;
         if delivery.connections().any(|connection| Some(connection) == here)
             && let Some(connection) = cx.registry.get_mut(id)

@@ -216,6 +216,7 @@ impl<'a> Connection<'a> {
         };
         let session = match opened {
             Ok((session, welcome)) => {
+                let welcome = welcome.ok_or_else(|| io::Error::other("a durable table"))?;
                 let start = Header::new(Kind::Welcome, 0).begin(&mut self.output);
                 welcome.encode(&mut self.output).map_err(io::Error::other)?;
                 frame::finish(&mut self.output, start);
@@ -306,7 +307,8 @@ impl<'a> Connection<'a> {
         if self.steps.is_empty() {
             return Next::Continue;
         }
-        let next = self.admit(session);
+        let now = Instant::now();
+        let next = self.admit(session, now);
         if self.calls.is_empty() {
             return next;
         }
@@ -324,17 +326,19 @@ impl<'a> Connection<'a> {
                     };
                     // The session has one connection, this one, and an answer that was given up
                     // meanwhile does no harm on it.
-                    table.complete(call.key, answer);
+                    table.complete(call.key, answer, now);
                 }
-                None => table.withdraw(call.key),
+                None => {
+                    let refusal = Refusal::new(Code::BadArguments, "told already");
+                    table.withdraw(call.key, &refusal, now);
+                }
             }
         }
         next
     }
 
     /// Decides on every step under one lock.
-    fn admit(&mut self, session: SessionKey) -> Next {
-        let now = Instant::now();
+    fn admit(&mut self, session: SessionKey, now: Instant) -> Next {
         let mut table = self.shared.table();
         let mut next = Next::Continue;
         for step in self.steps.drain(..) {
@@ -354,6 +358,7 @@ impl<'a> Connection<'a> {
                 connection: self.number,
                 digest,
                 is_idempotent: false,
+                is_transactional: false,
                 refusal: (header.method != self.shared.echo).then_some(Code::NoMethod),
             };
             match table.admit(session, &request, now) {
@@ -374,7 +379,7 @@ impl<'a> Connection<'a> {
 
     fn close(&self) {
         if let Some(session) = self.session {
-            self.shared.table().close(session);
+            self.shared.table().close(session, Instant::now());
         }
     }
 }

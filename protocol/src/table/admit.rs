@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::cell::Cell;
 use super::refusal::{
-    bad_numbers, beyond_window, fenced, in_progress, not_protected, not_retained,
-    refused_by_server, stale, unknown_session, xid_reused,
+    bad_numbers, beyond_window, fenced, in_doubt, in_progress, not_protected, not_retained,
+    poisoned, refused_by_server, stale, unknown_session, xid_reused,
 };
+use super::store::Store;
 use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::{Class, Code};
 use crate::frame::{Flags, Frame, SEQ_MAX};
@@ -27,6 +28,10 @@ pub struct Request<'a> {
     pub digest: u64,
     /// Whether the method is declared idempotent.
     pub is_idempotent: bool,
+    /// Whether all that its handler does that is to last goes through [`Table::write`], into one
+    /// commit with the answer. The handler of any other method of a durable table starts only once
+    /// that is written down.
+    pub is_transactional: bool,
     /// Why the server would refuse it whatever the table says: no such method, not authorized.
     pub refusal: Option<Code>,
 }
@@ -45,11 +50,11 @@ pub enum Admission<'t> {
     /// Run the handler, then tell [`Table::complete`].
     Run(CallKey),
     /// Do nothing: the one reply will come when the first copy has ended, or when its turn has
-    /// come.
+    /// come. In a durable table the call may start later ([`Released::Run`](super::Released::Run)).
     Wait,
 }
 
-impl Table {
+impl<St: Store> Table<St> {
     /// Decides what to do with a request.
     ///
     /// A refusal has changed nothing but the floor.
@@ -62,7 +67,13 @@ impl Table {
         };
         // Row 3: a connection that was replaced may still have frames on their way.
         if !session.is_attached_to(request.connection) {
-            return self.close_with(fenced());
+            return match session.is_ending() {
+                true => self.refuse(key, unknown_session()),
+                false => self.close_with(fenced()),
+            };
+        }
+        if self.store.is_durable() && self.durability.failure.is_some() {
+            return Admission::Wait;
         }
         // Row 4.
         let (seq, ack) = (header.seq, header.ack);
@@ -78,6 +89,7 @@ impl Table {
         }
         let session = self.sessions.get_mut(key).expect("found above; raising the floor keeps it");
         let (floor, window) = (session.floor, u64::from(session.window()));
+        let is_in_order = session.in_order().is_some();
         // Row 6.
         if seq <= floor {
             return self.refuse(key, stale(seq, floor));
@@ -88,22 +100,47 @@ impl Table {
         }
         // Rows 8 to 11.
         let cell = session.cell(seq);
+        let mut attempts = 0;
         if let Some(digest) = cell.digest() {
-            return self.meet(key, cell, digest == request.digest);
+            let is_same = digest == request.digest;
+            match cell {
+                Cell::InDoubt { attempt, .. } if is_same && request.is_idempotent => {
+                    attempts = attempt;
+                }
+                _ => return self.meet(key, cell, is_same),
+            }
         }
         // Row 12.
         if let Some(refusal) = self.refuse_vacant(key, request) {
             return self.refuse(key, refusal);
         }
         // Row 12b.
-        if self.must_wait(key, seq) {
+        if is_in_order && self.must_wait(key, seq) {
             return match self.hold(key, request, now) {
                 Ok(()) => Admission::Wait,
                 Err(refusal) => self.refuse(key, refusal.retry_after_ms(BUSY_RETRY_AFTER_MS)),
             };
         }
         // Row 13.
-        Admission::Run(self.start(key, request))
+        if attempts > 0 {
+            self.leave_doubt(key, seq);
+        }
+        let call = self.start(key, request);
+        if self.store.is_durable() && !request.is_transactional {
+            self.start_safely(call, key, request, attempts + 1, now);
+            return Admission::Wait;
+        }
+        Admission::Run(call)
+    }
+
+    /// Row 23: a call that the server crashed in is run again, since that does no harm.
+    #[cold]
+    fn leave_doubt(&mut self, key: SessionKey, seq: u64) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.take_cell(seq);
+        if let Some(in_order) = session.in_order_mut() {
+            in_order.next = in_order.next.min(seq);
+        }
     }
 
     /// Rows 8 to 11: another copy was here before.
@@ -112,7 +149,7 @@ impl Table {
             return self.refuse(key, xid_reused());
         }
         match cell {
-            Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => {
+            Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } | Cell::Committing { .. } => {
                 self.counters.joined += 1;
                 match self.in_progress_ms {
                     None => Admission::Wait,
@@ -127,6 +164,8 @@ impl Table {
                 self.counters.replayed += 1;
                 Admission::Refuse(not_retained())
             }
+            Cell::InDoubt { .. } => Admission::Refuse(in_doubt()),
+            Cell::Poisoned { .. } => Admission::Refuse(poisoned()),
         }
     }
 
@@ -221,21 +260,27 @@ impl Table {
             return busy("too many reply bytes are unacknowledged on this server");
         }
         if self.accounts.is_counted(session.account) {
-            return self.room_of_principal(session.account, argument_bytes).and_then(busy);
+            let told = self.room_of_principal(session.account, argument_bytes, is_oldest);
+            return told.and_then(busy);
         }
         None
     }
 
     /// Row 12, "over quota", for one principal.
     #[cold]
-    fn room_of_principal(&self, account: u32, argument_bytes: usize) -> Option<&'static str> {
+    fn room_of_principal(
+        &self,
+        account: u32,
+        argument_bytes: usize,
+        is_oldest: bool,
+    ) -> Option<&'static str> {
         let (account, share) = (self.accounts.get(account), self.accounts.share(account));
         let reserved = (account.in_flight + 1) * self.limits.reply_reservation_bytes;
         if account.in_flight >= share.in_flight {
             Some("too many calls of this principal are running")
         } else if account.argument_bytes + argument_bytes > share.argument_bytes {
             Some("the running calls of this principal take all the memory it may have")
-        } else if account.kept_bytes + reserved > share.kept_bytes {
+        } else if account.kept_bytes + reserved > share.kept_bytes && !is_oldest {
             Some("too many reply bytes of this principal are unacknowledged")
         } else {
             None
@@ -243,7 +288,7 @@ impl Table {
     }
 
     /// Row 13.
-    #[inline]
+    #[inline(always)]
     fn start(&mut self, key: SessionKey, request: &Request<'_>) -> CallKey {
         let header = &request.frame.header;
         let is_unprotected = header.flags.contains(Flags::UNPROTECTED);
@@ -259,6 +304,8 @@ impl Table {
             is_unprotected,
             is_abandoned: false,
             is_cancelled: false,
+            has_start: false,
+            has_ended: false,
         });
         session.in_flight += 1;
         if !is_unprotected {

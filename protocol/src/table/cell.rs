@@ -13,10 +13,16 @@ pub(super) enum Cell {
     Held { digest: u64 },
     /// Its handler has started and not ended; `call` is its place among the calls.
     Pending { digest: u64, call: CallKey },
+    /// Durable: its handler has ended, and what it has done is not safe yet.
+    Committing { digest: u64, reply: Option<u32> },
     /// Its handler has ended; `reply` is where the answer is kept.
     Done { digest: u64, reply: u32 },
     /// Its handler has ended; the answer was too large to keep.
     DoneNoReply { digest: u64 },
+    /// Durable: the server crashed while its handler ran, as often as `attempt` says.
+    InDoubt { digest: u64, attempt: u32 },
+    /// Durable: it crashed the server too often.
+    Poisoned { digest: u64 },
 }
 
 impl Cell {
@@ -26,6 +32,9 @@ impl Cell {
             Cell::Vacant => None,
             Cell::Held { digest }
             | Cell::Pending { digest, .. }
+            | Cell::Committing { digest, .. }
+            | Cell::InDoubt { digest, .. }
+            | Cell::Poisoned { digest }
             | Cell::Done { digest, .. }
             | Cell::DoneNoReply { digest } => Some(digest),
         }
@@ -35,15 +44,20 @@ impl Cell {
     pub(super) fn report(self) -> CellReport {
         match self {
             Cell::Vacant => CellReport::Vacant,
-            Cell::Held { .. } | Cell::Pending { .. } => CellReport::Running,
-            Cell::Done { .. } | Cell::DoneNoReply { .. } => CellReport::Finished,
+            Cell::Held { .. } | Cell::Pending { .. } | Cell::Committing { .. } => {
+                CellReport::Running
+            }
+            Cell::Done { .. }
+            | Cell::DoneNoReply { .. }
+            | Cell::InDoubt { .. }
+            | Cell::Poisoned { .. } => CellReport::Finished,
         }
     }
 
     /// Returns whether its handler has ended: an in-order session waits for it no more.
     #[inline]
     pub(super) fn has_ended(self) -> bool {
-        matches!(self, Cell::Done { .. } | Cell::DoneNoReply { .. })
+        !matches!(self, Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. })
     }
 }
 

@@ -1,11 +1,17 @@
 //! A handler ends, an acknowledgement comes, a caller gives up: rows 4c, 5, 14 and 18.
 
+use std::time::Instant;
+
 use super::cell::Cell;
+use super::principal::Accounts;
 use super::refusal::bad_numbers;
-use super::replies::Answer;
+use super::replies::{Answer, Replies};
+use super::session::Session;
+use super::store::Store;
 use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::Code;
 use crate::frame::SEQ_MAX;
+use crate::limits::Limits;
 
 /// Where the answer of a call that has ended goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +54,19 @@ pub enum Cancelled {
     Running(CallKey),
 }
 
-impl Table {
-    /// Row 14: records the answer of a call whose handler has ended, and tells where to send it.
+impl<St: Store> Table<St> {
+    /// Rows 14 and 15: records the answer of a call whose handler has ended, and tells where to send
+    /// it. In a durable table it is committed together with what the handler has
+    /// [written](Table::write), and leaves later ([`Table::poll_released`]).
     ///
     /// `answer` is a whole REPLY or ERROR frame. One that does not fit what may be kept is still to
     /// be sent; of it only the fact is kept. Of a key that is not in the table (its session ended
     /// while the handler ran) nothing is kept.
     #[inline]
-    pub fn complete(&mut self, key: CallKey, answer: Answer<'_>) -> Delivery {
+    pub fn complete(&mut self, key: CallKey, answer: Answer<'_>, now: Instant) -> Delivery {
+        if self.store.is_durable() {
+            return self.complete_durably(key, answer, now);
+        }
         let mut delivery = Delivery::NOBODY;
         let Some(call) = self.calls.remove(key) else { return delivery };
         self.give_back(&call);
@@ -77,51 +88,70 @@ impl Table {
             unreachable!("a call that runs and is not abandoned is pending in its cell: {cell:?}")
         };
         debug_assert_eq!(pending, key);
-        // What the other calls have reserved is theirs: an answer within its own reservation always
-        // fits its session, and a large one never costs another call its small one, nor the oldest
-        // call its turn.
-        let limits = &self.limits;
-        let reserved = limits.reply_reservation_bytes;
-        let kept = session.kept_bytes as usize + answer.len();
-        let leaves_room = call.seq > session.floor + 1 && answer.len() > reserved;
-        let reservations = session.in_flight as usize + usize::from(leaves_room);
-        let fits = kept + reservations * reserved <= limits.kept_reply_bytes_per_session_max
-            && self.replies.bytes() + answer.len() + self.calls.len() * reserved
-                <= limits.kept_reply_bytes_max
-            && self.accounts.can_keep(session.account, answer.len(), reserved);
-        let done = match u32::try_from(kept) {
-            Ok(kept) if fits => {
-                session.kept_bytes = kept;
-                let bytes = answer.len();
-                self.accounts.count(session.account, |account| account.kept_bytes += bytes);
-                Cell::Done { digest, reply: self.replies.keep(answer) }
-            }
-            _ => Cell::DoneNoReply { digest },
+        let keeping = Keeping {
+            limits: &self.limits,
+            replies: &mut self.replies,
+            accounts: &mut self.accounts,
+            in_flight: self.calls.len(),
+        };
+        let done = match keeping.keep(session, call.seq, answer) {
+            Some(reply) => Cell::Done { digest, reply },
+            None => Cell::DoneNoReply { digest },
         };
         session.set_cell(call.seq, done);
         delivery
     }
 
     /// Takes back a call that [`Table::admit`] let run and whose handler was never started, because
-    /// its arguments did not fit: as if it had been refused by row 12.
-    pub fn withdraw(&mut self, key: CallKey) {
-        let Some(call) = self.calls.remove(key) else { return };
-        self.give_back(&call);
-        self.counters.started -= 1;
+    /// its arguments did not fit: as if it had been refused by row 12. Returns where to send the
+    /// refusal; in a durable table it leaves later.
+    pub fn withdraw(&mut self, key: CallKey, refusal: &Refusal, now: Instant) -> Delivery {
+        if self.calls.get(key).is_some() {
+            self.counters.started -= 1;
+        }
+        self.retry_later(key, refusal, now)
+    }
+
+    /// Row 16: the handler of a call has done nothing and asks to be called again later
+    /// ([`Refusal::retry_later`]). What it has [written](Table::write) is forgotten, the xid is not
+    /// consumed. Returns where to send the refusal; in a durable table it leaves later.
+    pub fn retry_later(&mut self, key: CallKey, refusal: &Refusal, now: Instant) -> Delivery {
+        if self.calls.get(key).is_none() {
+            return Delivery::NOBODY;
+        }
         self.counters.refused += 1;
-        let Some(session) = self.sessions.get_mut(call.session) else { return };
+        if self.store.is_durable() {
+            self.unstart(key, refusal, now);
+            return Delivery::NOBODY;
+        }
+        let Some(call) = self.calls.remove(key) else { return Delivery::NOBODY };
+        self.give_back(&call);
+        self.vacate(&call)
+    }
+
+    /// A call that was taken from the table counts as never begun. Returns where to tell so: only
+    /// where its copy came from, and not if nobody waits.
+    pub(super) fn vacate(&mut self, call: &Call) -> Delivery {
+        let mut delivery = Delivery::NOBODY;
+        let Some(session) = self.sessions.get_mut(call.session) else { return delivery };
         session.in_flight -= 1;
+        delivery.unblocks = session.in_order().is_some().then_some(call.session);
         if call.is_abandoned {
             session.abandoned -= 1;
-        } else if !call.is_unprotected {
-            session.take_cell(call.seq);
+        } else {
+            if !call.is_unprotected {
+                session.take_cell(call.seq);
+            }
+            let is_there = session.is_attached_to(call.connection);
+            delivery.connection = is_there.then_some(call.connection);
         }
         self.note_if_clean(call.session);
+        delivery
     }
 
     /// A call does not count as in flight any more.
     #[inline]
-    fn give_back(&mut self, call: &Call) {
+    pub(super) fn give_back(&mut self, call: &Call) {
         let bytes = call.argument_bytes as usize;
         self.in_flight_bytes -= bytes;
         self.accounts.count(call.account, |account| {
@@ -166,7 +196,7 @@ impl Table {
                 self.calls.get_mut(call).expect("a pending cell has its call").is_cancelled = true;
                 Cancelled::Running(call)
             }
-            Cell::Vacant | Cell::Done { .. } | Cell::DoneNoReply { .. } => Cancelled::Nothing,
+            _ => Cancelled::Nothing,
         }
     }
 
@@ -179,9 +209,16 @@ impl Table {
             last - session.floor <= u64::from(session.window()),
             "a distance is not a cost"
         );
+        let mut dropped = 0;
         for seq in session.floor + 1..=last {
-            match session.take_cell(seq) {
-                Cell::Vacant | Cell::DoneNoReply { .. } => {}
+            let cell = session.take_cell(seq);
+            dropped += u32::from(!matches!(cell, Cell::Vacant));
+            match cell {
+                Cell::Vacant
+                | Cell::DoneNoReply { .. }
+                | Cell::Committing { reply: None, .. }
+                | Cell::InDoubt { .. }
+                | Cell::Poisoned { .. } => {}
                 Cell::Held { .. } => {
                     let bytes = session.remove_held(seq).bytes();
                     self.held_bytes -= bytes;
@@ -192,7 +229,7 @@ impl Table {
                     let call = self.calls.get_mut(call).expect("a pending cell has its call");
                     call.is_abandoned = true;
                 }
-                Cell::Done { reply, .. } => {
+                Cell::Done { reply, .. } | Cell::Committing { reply: Some(reply), .. } => {
                     let bytes = self.replies.drop_answer(reply);
                     self.accounts.count(session.account, |account| account.kept_bytes -= bytes);
                     session.kept_bytes -= u32::try_from(bytes).expect("counted as u32 when kept");
@@ -200,5 +237,42 @@ impl Table {
             }
         }
         session.floor = ack;
+        if self.store.is_durable() && dropped > 0 {
+            self.note_dropped(key, dropped);
+        }
+    }
+}
+
+/// What decides whether an answer is kept, beside its session.
+pub(super) struct Keeping<'t> {
+    pub(super) limits: &'t Limits,
+    pub(super) replies: &'t mut Replies,
+    pub(super) accounts: &'t mut Accounts,
+    /// Calls of all sessions.
+    pub(super) in_flight: usize,
+}
+
+impl Keeping<'_> {
+    /// Keeps an answer, if it fits, and returns where.
+    ///
+    /// What the other calls have reserved is theirs: an answer within its own reservation always
+    /// fits its session, and a large one never costs another call its small one, nor the oldest
+    /// call its turn.
+    #[inline]
+    pub(super) fn keep(self, session: &mut Session, seq: u64, answer: Answer<'_>) -> Option<u32> {
+        let limits = self.limits;
+        let reserved = limits.reply_reservation_bytes;
+        let bytes = answer.len();
+        let kept = session.kept_bytes as usize + bytes;
+        let leaves_room = seq > session.floor + 1 && bytes > reserved;
+        let reservations = session.in_flight as usize + usize::from(leaves_room);
+        let fits = kept + reservations * reserved <= limits.kept_reply_bytes_per_session_max
+            && self.replies.bytes() + bytes + self.in_flight * reserved
+                <= limits.kept_reply_bytes_max
+            && self.accounts.can_keep(session.account, bytes, reserved);
+        let kept = u32::try_from(kept).ok().filter(|_| fits)?;
+        session.kept_bytes = kept;
+        self.accounts.count(session.account, |account| account.kept_bytes += bytes);
+        Some(self.replies.keep(answer))
     }
 }

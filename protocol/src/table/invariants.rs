@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::Cell;
 use super::session::Session;
+use super::store::Store;
 use super::{Call, SessionKey, Table};
 
-impl Table {
+impl<St: Store> Table<St> {
     /// Asserts what must always hold. It costs as much as there are sessions: for tests and
     /// simulations.
     ///
@@ -38,13 +39,33 @@ impl Table {
         let bytes = calls().map(|call| call.argument_bytes as usize);
         assert_eq!(bytes.sum::<usize>(), self.in_flight_bytes);
         self.check_accounts();
+        let ending = self.sessions.iter().filter(|(_, session)| session.is_ending()).count();
+        assert_eq!(ending, self.durability.ending, "what has ended waits until that is safe");
+        let queue = &self.durability.queue;
+        assert!(queue.iter().map(|waiting| waiting.lsn).is_sorted(), "released in order");
+        assert!(queue.back().is_none_or(|waiting| waiting.lsn <= self.durability.tail));
+        assert!(self.durability.safe <= self.durability.tail);
+    }
+
+    /// What is written down of a session covers what is dropped, and nothing is told too soon.
+    fn check_durable(&self, session: &Session) {
+        let Some(durable) = session.durable() else { return };
+        assert!(self.store.is_durable());
+        assert!(durable.floor <= session.floor, "no floor is written down that was not reached");
+        assert!(durable.recorded <= self.durability.tail);
+        for &untold in &durable.untold {
+            assert!(session.is_attached_to(untold), "who is gone is not told");
+        }
+        let committing =
+            session.cells().iter().filter(|cell| matches!(cell, Cell::Committing { .. }));
+        assert!(committing.count() <= durable.committing.into());
     }
 
     /// What the principals have is what their sessions and calls have, and within the quotas.
     fn check_accounts(&self) {
         let mut sums: BTreeMap<u32, [usize; 5]> = BTreeMap::new();
         let mut clean = BTreeSet::new();
-        for (key, session) in self.sessions.iter() {
+        for (key, session) in self.sessions.iter().filter(|(_, session)| !session.is_ending()) {
             let sum = sums.entry(session.account).or_default();
             sum[0] += 1;
             sum[1] += session.kept_bytes as usize;
@@ -90,7 +111,14 @@ impl Table {
         for &cell in session.cells() {
             occupied += u32::from(cell != Cell::Vacant);
             match cell {
-                Cell::Vacant | Cell::DoneNoReply { .. } => {}
+                Cell::Vacant
+                | Cell::DoneNoReply { .. }
+                | Cell::InDoubt { .. }
+                | Cell::Poisoned { .. } => {}
+                Cell::Committing { reply, .. } => {
+                    found.replies += usize::from(reply.is_some());
+                    found.reply_bytes += reply.map_or(0, |reply| self.replies.get(reply).len());
+                }
                 Cell::Held { .. } => held += 1,
                 Cell::Pending { call, .. } => {
                     found.pending += 1;
@@ -109,7 +137,9 @@ impl Table {
         assert_eq!(found.reply_bytes, session.kept_bytes as usize);
         let reserved = session.in_flight as usize * self.limits.reply_reservation_bytes;
         assert!(found.reply_bytes + reserved <= self.limits.kept_reply_bytes_per_session_max);
-        assert_eq!(session.connection().is_none(), session.expires().is_some());
+        let is_away = session.expires().is_some() || session.is_ending();
+        assert_eq!(session.connection().is_none(), is_away);
+        self.check_durable(session);
         let watched = session.in_order().and_then(|in_order| in_order.watched);
         let deadlines = BTreeSet::from_iter([session.expires(), watched].into_iter().flatten());
         for &due in &deadlines {

@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use super::cell::Cell;
+use super::durable::{DurableSession, What};
 use super::principal::Principal;
-use super::refusal::{bad_numbers, fenced, not_retained, unknown_session};
+use super::refusal::{bad_numbers, fenced, in_doubt, not_retained, poisoned, unknown_session};
 use super::session::{Lease, Session};
+use super::store::Store;
 use super::{Refusal, SessionKey, Table};
 use crate::arena::Key;
 use crate::error::Code;
 use crate::frame::{SEQ_MAX, VERSION};
-use crate::handshake::{FEATURES, Hello, Order, Resume, Resumed, ServerLimits, Welcome};
+use crate::handshake::{
+    FEATURES, Features, Hello, JOURNAL, Order, Resume, Resumed, ServerLimits, Welcome,
+};
 
 /// Milliseconds after which a client that found no room for a session may try again.
 const NO_ROOM_RETRY_AFTER_MS: u32 = 1_000;
@@ -26,15 +30,20 @@ pub struct Resumption {
     /// Its connections that are not its own any more, two at most: close them and drop all that came
     /// by them and has not been admitted, before anything else is done.
     pub replaced: Vec<u64>,
-    /// What to tell the client, after which [`Table::append_finished`] is to be sent.
-    pub resumed: Resumed,
+    /// What to tell the client, after which [`Table::append_finished`] is to be sent; `None` if that
+    /// must be safe first ([`Released::Resumed`](super::Released::Resumed)): until then nothing is
+    /// said on the connection.
+    pub resumed: Option<Resumed>,
 }
 
-impl Table {
+impl<St: Store> Table<St> {
     /// HELLO: opens a session of `principal` and attaches `connection` to it. `secret` is 128 random
     /// bits of the operating system.
     ///
-    /// Where there are as many sessions as allowed, an idle one gives way (row 21).
+    /// Where there are as many sessions as allowed, an idle one gives way (row 21). A durable table
+    /// gives no WELCOME: it leaves when the session is safe
+    /// ([`Released::Welcome`](super::Released::Welcome)), and nothing is said on the connection
+    /// before.
     ///
     /// # Errors
     /// A refusal to send before the connection is closed.
@@ -45,7 +54,7 @@ impl Table {
         connection: u64,
         principal: Principal,
         now: Instant,
-    ) -> Result<(SessionKey, Welcome), Refusal> {
+    ) -> Result<(SessionKey, Option<Welcome>), Refusal> {
         check_version(hello.version)?;
         if self.is_draining {
             return Err(Refusal::new(Code::Draining, "the server is shutting down"));
@@ -57,6 +66,12 @@ impl Table {
         if hello.order == Order::InOrder {
             session.set_in_order();
         }
+        let is_durable = self.store.is_durable();
+        let has_journal = is_durable && hello.features & JOURNAL != 0;
+        if is_durable {
+            let untold = vec![connection];
+            session.set_durable(DurableSession { untold, has_journal, ..Default::default() });
+        }
         let key = self.sessions.insert(session);
         self.counters.opened += 1;
         let session = self.sessions.get(key).expect("inserted above");
@@ -65,9 +80,21 @@ impl Table {
             features: hello.features & FEATURES,
             sid: session.sid(key.to_bits()),
             window: window.into(),
-            limits: ServerLimits::of(&self.limits),
+            limits: self.server_limits(has_journal),
         };
-        Ok((key, welcome))
+        if is_durable {
+            self.record(key, now);
+            let welcome = Box::new(welcome);
+            self.wait(What::Welcome { connection, session: key, welcome });
+            return Ok((key, None));
+        }
+        Ok((key, Some(welcome)))
+    }
+
+    fn server_limits(&self, has_journal: bool) -> ServerLimits {
+        let lease = if has_journal { Lease::Journaled } else { Lease::Used };
+        let lease_ms = u64::try_from(lease.time(&self.limits).as_millis()).unwrap_or(u64::MAX);
+        ServerLimits { lease_ms, ..ServerLimits::of(&self.limits) }
     }
 
     /// Row 21: has a session give way to a new one of `principal` if there are as many as allowed.
@@ -75,7 +102,7 @@ impl Table {
         let (account, has_room) = self.accounts.room(principal);
         let from = if !has_room {
             account
-        } else if self.sessions.len() >= self.limits.sessions_max {
+        } else if self.sessions() >= self.limits.sessions_max {
             self.accounts.largest()
         } else {
             return Ok(());
@@ -83,7 +110,7 @@ impl Table {
         let oldest = from.and_then(|account| self.accounts.get(account).clean.first().copied());
         match oldest {
             Some((since, key)) if since + self.limits.evictable_after <= now => {
-                self.remove(SessionKey::from_bits(key));
+                self.remove(SessionKey::from_bits(key), now);
                 self.counters.evicted += 1;
                 Ok(())
             }
@@ -108,10 +135,16 @@ impl Table {
         resume: &Resume,
         connection: u64,
         principal: Principal,
+        now: Instant,
     ) -> Result<Resumption, Refusal> {
         check_version(resume.version)?;
         let key = self.find(resume, principal).ok_or_else(unknown_session)?;
         let session = self.sessions.get(key).expect("found");
+        if session.is_ending() {
+            // It is unknown once that is safe.
+            self.wait(What::Close { connection });
+            return Ok(Resumption { session: key, replaced: Vec::new(), resumed: None });
+        }
         // Row 3.
         let newest = (session.incarnation, session.attachment);
         if (resume.incarnation, resume.attachment) <= newest {
@@ -123,7 +156,8 @@ impl Table {
         self.forget_lease(key);
         let session = self.sessions.get_mut(key).expect("found");
         // What another incarnation of the client has sent is fenced: it is not joined.
-        let joins = resume.join && resume.incarnation == session.incarnation;
+        let is_raised = resume.incarnation > session.incarnation;
+        let joins = resume.join && !is_raised;
         (session.incarnation, session.attachment) = (resume.incarnation, resume.attachment);
         let replaced = if joins {
             session.join(connection).into_iter().collect()
@@ -137,7 +171,16 @@ impl Table {
             self.drop_held(key);
         }
         self.counters.resumed += 1;
-        Ok(Resumption { session: key, replaced, resumed: self.report(key, resume) })
+        if self.store.is_durable() {
+            if is_raised {
+                self.record(key, now);
+            }
+            if self.resumes_later(key, connection, resume) {
+                return Ok(Resumption { session: key, replaced, resumed: None });
+            }
+        }
+        let resumed = self.report(key, resume.version, resume.features);
+        Ok(Resumption { session: key, replaced, resumed: Some(resumed) })
     }
 
     /// Returns the session that a RESUME names, if it is there, is `principal`'s, and the secret is
@@ -161,7 +204,9 @@ impl Table {
             match session.cell(seq) {
                 Cell::Done { reply, .. } => out.extend_from_slice(self.replies.get(reply)),
                 Cell::DoneNoReply { .. } => not_retained().append(seq, out),
-                Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } => continue,
+                Cell::InDoubt { .. } => in_doubt().append(seq, out),
+                Cell::Poisoned { .. } => poisoned().append(seq, out),
+                _ => continue,
             }
             self.counters.replayed += 1;
         }
@@ -175,8 +220,11 @@ impl Table {
         if !session.is_attached_to(connection) {
             return;
         }
-        session.lease = if session.was_used() { Lease::Used } else { Lease::Unused };
+        session.lease = session.lease();
         let expires = now + session.lease.time(limits);
+        if let Some(durable) = session.durable_mut() {
+            durable.untold.retain(|&untold| untold != connection);
+        }
         if session.leave(connection, expires) {
             session.shrink();
             self.leases.insert((expires, key.to_bits()));
@@ -208,9 +256,9 @@ impl Table {
 
     /// BYE: the client has consumed everything and will not come back. What still runs ends without
     /// an answer. Returns the connections that were attached.
-    pub fn close(&mut self, key: SessionKey) -> Vec<u64> {
+    pub fn close(&mut self, key: SessionKey, now: Instant) -> Vec<u64> {
         let attached = self.sessions.get(key).map(Session::connections);
-        self.remove(key);
+        self.remove(key, now);
         attached.unwrap_or_default()
     }
 
@@ -224,9 +272,10 @@ impl Table {
             let key = SessionKey::from_bits(bits);
             self.expire_held(key, due, now, &mut refuse);
             let Some(session) = self.sessions.get_mut(key) else { continue };
+            let is_quiet = session.in_flight == 0 && session.committing() == 0;
             match session.expires() {
-                Some(expires) if expires <= now && session.in_flight == 0 => {
-                    self.remove(key);
+                Some(expires) if expires <= now && is_quiet => {
+                    self.remove(key, now);
                     self.counters.expired += 1;
                 }
                 // What runs keeps its session alive: look again later.
@@ -240,23 +289,28 @@ impl Table {
         }
     }
 
-    /// Returns when [`Table::expire`] has something to do.
+    /// Returns when [`Table::expire`] has something to do, or [`Table::poll_released`].
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.leases.first().map(|&(due, _)| due)
+        let lease = self.leases.first().map(|&(due, _)| due);
+        if !self.store.is_durable() || !self.is_waiting() {
+            return lease;
+        }
+        [lease, self.store.next_deadline()].into_iter().flatten().min()
     }
 
-    fn report(&self, key: SessionKey, resume: &Resume) -> Resumed {
+    pub(super) fn report(&self, key: SessionKey, version: u16, features: Features) -> Resumed {
         let session = self.sessions.get(key).expect("the caller has found it");
         let floor = session.floor;
         let seqs = session.seqs();
         let reports = seqs.map(|seq| session.cell(seq).report());
         Resumed {
-            version: VERSION.min(resume.version),
-            features: resume.features & FEATURES,
+            version: VERSION.min(version),
+            features: features & FEATURES,
             floor,
             window: session.window().into(),
             cells: Resumed::pack(reports),
-            limits: ServerLimits::of(&self.limits),
+            limits: self
+                .server_limits(session.durable().is_some_and(|durable| durable.has_journal)),
         }
     }
 
@@ -268,15 +322,21 @@ impl Table {
     }
 
     /// Ends the session and gives back all that is kept of it.
-    fn remove(&mut self, key: SessionKey) {
-        if self.sessions.get(key).is_none() {
+    fn remove(&mut self, key: SessionKey, now: Instant) {
+        if self.sessions.get(key).is_none_or(Session::is_ending) {
             return;
         }
         self.forget_lease(key);
         self.drop_held(key);
         self.raise_floor(key, SEQ_MAX);
-        if let Some(session) = self.sessions.remove(key) {
-            self.accounts.remove_session(session.account);
+        let session = self.sessions.get_mut(key).expect("found above");
+        self.accounts.remove_session(session.account);
+        session.end();
+        session.shrink();
+        if self.store.is_durable() {
+            self.end(key, now);
+        } else {
+            self.sessions.remove(key);
         }
     }
 }

@@ -14,12 +14,14 @@
 
 mod admit;
 mod cell;
+mod durable;
 mod fingerprint;
 mod finish;
 mod invariants;
 mod lifecycle;
 mod order;
 mod principal;
+mod recover;
 mod refusal;
 mod replies;
 mod session;
@@ -31,6 +33,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 pub use self::admit::{Admission, Request};
+use self::durable::Durability;
+pub use self::durable::Released;
 pub use self::finish::{Cancelled, Delivery};
 pub use self::lifecycle::Resumption;
 pub use self::order::HeldRequest;
@@ -40,6 +44,7 @@ pub use self::refusal::{Refusal, append_error};
 use self::replies::Replies;
 pub use self::replies::{Answer, REPLY_COPY_BYTES_MAX};
 use self::session::Session;
+pub use self::store::{Store, StoreFailed, Volatile};
 use crate::arena::{Arena, Key};
 use crate::digest::DigestKey;
 use crate::frame::MethodId;
@@ -66,6 +71,10 @@ pub struct Call {
     is_abandoned: bool,
     /// Its caller said that it no longer waits.
     is_cancelled: bool,
+    /// Durable: its START is written.
+    has_start: bool,
+    /// Durable: its handler asks to be called later, and that is not safe yet.
+    has_ended: bool,
 }
 
 /// Counters since the table was made. They only grow.
@@ -93,9 +102,12 @@ pub struct Counters {
     pub evicted: u64,
 }
 
-/// The sessions of one server and the xids of each.
+/// The sessions of one server and the xids of each. What it knows outlives the server where its
+/// [`Store`] is durable.
 #[derive(Clone)]
-pub struct Table {
+pub struct Table<St: Store = Volatile> {
+    store: St,
+    durability: Durability,
     limits: Limits,
     digest_key: DigestKey,
     sessions: Arena<Session>,
@@ -115,9 +127,18 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns an empty table. `random` comes from the operating system and keys the digests.
+    /// Returns an empty table that a crash forgets. `random` comes from the operating system and
+    /// keys the digests.
     pub fn new(limits: Limits, random: [u8; 16]) -> Self {
+        Table::with(limits, random, Volatile)
+    }
+}
+
+impl<St: Store> Table<St> {
+    fn with(limits: Limits, random: [u8; 16], store: St) -> Self {
         Table {
+            store,
+            durability: Durability::default(),
             accounts: Accounts::new(&limits),
             limits,
             digest_key: DigestKey::new(random),
@@ -164,7 +185,7 @@ impl Table {
 
     /// Returns how many sessions there are.
     pub fn sessions(&self) -> usize {
-        self.sessions.len()
+        self.sessions.len() - self.durability.ending
     }
 
     /// Returns how many handlers have started and not ended.
@@ -196,7 +217,7 @@ impl Table {
     pub fn is_owing(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
             let is_held = session.in_order().is_some_and(|order| !order.held.is_empty());
-            session.in_flight > session.abandoned || is_held
+            session.in_flight > session.abandoned || is_held || self.is_waiting()
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::admit::Request;
 use super::cell::Cell;
 use super::session::Session;
+use super::store::Store;
 use super::{Refusal, SessionKey, Table};
 use crate::error::Code;
 use crate::frame::{Frame, Header, NO_DEADLINE_MS};
@@ -15,15 +16,36 @@ use crate::frame::{Frame, Header, NO_DEADLINE_MS};
 /// that runs for long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A held request whose turn has come; it goes through [`super::Table::admit`] again.
+/// A request that waits, in a copy of its own: for its turn (then it goes through
+/// [`super::Table::admit`] again), or until its START is safe.
 #[derive(Clone, Debug)]
 pub struct HeldRequest {
     header: Header,
     body: Box<[u8]>,
+    /// By which it came: a refusal goes back by no other, where it would be taken for the answer to
+    /// another copy.
     connection: u64,
+    /// Until when its caller waits.
+    deadline: Option<Instant>,
 }
 
 impl HeldRequest {
+    pub(super) fn of(request: &Request<'_>, now: Instant) -> Self {
+        let Frame { header, body } = *request.frame;
+        let time_left = Duration::from_millis(header.time_left_ms.into());
+        let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
+        HeldRequest { header, body: body.into(), connection: request.connection, deadline }
+    }
+
+    /// Returns the request as if it came now: with what is left of its time.
+    pub(super) fn at(mut self, now: Instant) -> Self {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(now).as_millis();
+            self.header.time_left_ms = u32::try_from(left).unwrap_or(u32::MAX - 1);
+        }
+        self
+    }
+
     /// Returns the request as the frame it came in, with what is left of its time.
     pub fn frame(&self) -> Frame<'_> {
         Frame { header: self.header, body: &self.body }
@@ -33,9 +55,13 @@ impl HeldRequest {
     pub fn connection(&self) -> u64 {
         self.connection
     }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
+    }
 }
 
-impl Table {
+impl<St: Store> Table<St> {
     /// In-order session: returns a held request whose turn has come. It goes through
     /// [`Table::admit`] again. Ask until it gives nothing: after a completion, an acknowledgement
     /// and a refusal. While nobody is attached it gives nothing: the client's RESUME drops what is
@@ -58,16 +84,12 @@ impl Table {
         if !session.is_attached_to(held.connection) {
             held.connection = attached;
         }
-        Some(held.into_request(now))
+        Some(held.at(now))
     }
 
-    /// Row 12b: is it an in-order session, and something lower has not ended?
-    #[inline]
+    /// Row 12b, in-order session: has something lower not ended?
     pub(super) fn must_wait(&mut self, key: SessionKey, seq: u64) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
-        if session.in_order().is_none() {
-            return false;
-        }
+        let session = self.sessions.get_mut(key).expect("admit has found it");
         session.abandoned > 0 || session.next_in_order() < seq
     }
 
@@ -91,14 +113,10 @@ impl Table {
             let message = "the calls that wait for their turn take all the memory set aside";
             return Err(Refusal::new(Code::Busy, message));
         }
-        let time_left = Duration::from_millis(header.time_left_ms.into());
-        let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
         in_order.held_bytes += body.len();
         self.held_bytes += body.len();
         self.accounts.count(owner, |account| account.held_bytes += body.len());
-        let connection = request.connection;
-        let held = Held { header, body: body.into(), connection, deadline };
-        in_order.held.insert(header.seq, held);
+        in_order.held.insert(header.seq, HeldRequest::of(request, now));
         session.occupy(header.seq, Cell::Held { digest: request.digest });
         session.look_for_hole(now);
         let is_watched = session.in_order().is_some_and(|order| order.watched.is_some());
@@ -155,7 +173,7 @@ impl Table {
 
     /// Drops all that the session holds, and returns it. A RESUME does so (row 19b): what is held
     /// has not passed row 13.
-    pub(super) fn drop_held(&mut self, key: SessionKey) -> BTreeMap<u64, Held> {
+    pub(super) fn drop_held(&mut self, key: SessionKey) -> BTreeMap<u64, HeldRequest> {
         let Some(session) = self.sessions.get_mut(key) else { return BTreeMap::new() };
         let Some(in_order) = session.in_order_mut() else { return BTreeMap::new() };
         if let Some(due) = in_order.watched.take() {
@@ -188,7 +206,7 @@ pub(super) struct InOrder {
     /// Every seq below this one has ended or is acknowledged; at least floor + 1 once it is used.
     pub(super) next: u64,
     /// Requests that wait, by seq: at most a window of them.
-    pub(super) held: BTreeMap<u64, Held>,
+    pub(super) held: BTreeMap<u64, HeldRequest>,
     /// Bytes of those requests.
     pub(super) held_bytes: usize,
     /// The seq that the held ones wait for and that has not come, and since when it is missed.
@@ -198,41 +216,9 @@ pub(super) struct InOrder {
     pub(super) watched: Option<Instant>,
 }
 
-/// A request that waits for its turn.
-#[derive(Clone)]
-pub(super) struct Held {
-    header: Header,
-    body: Box<[u8]>,
-    /// By which it came: a refusal goes back by no other, where it would be taken for the answer to
-    /// another copy.
-    connection: u64,
-    /// Until when its caller waits.
-    deadline: Option<Instant>,
-}
-
-impl Held {
-    /// Returns the request as if it came now: with what is left of its time.
-    fn into_request(self, now: Instant) -> HeldRequest {
-        let mut header = self.header;
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(now).as_millis();
-            header.time_left_ms = u32::try_from(left).unwrap_or(u32::MAX - 1);
-        }
-        HeldRequest { header, body: self.body, connection: self.connection }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.body.len()
-    }
-
-    pub(super) fn connection(&self) -> u64 {
-        self.connection
-    }
-}
-
 impl Session {
     /// Takes a held request out; its cell is the caller's.
-    pub(super) fn remove_held(&mut self, seq: u64) -> Held {
+    pub(super) fn remove_held(&mut self, seq: u64) -> HeldRequest {
         let in_order = self.in_order_mut().expect("only in-order sessions hold requests");
         let held = in_order.held.remove(&seq).expect("a held cell has its request");
         in_order.held_bytes -= held.bytes();
@@ -240,7 +226,7 @@ impl Session {
     }
 
     /// Empties the cell of a request that is not held any more.
-    fn release(&mut self, seq: u64, held: &Held) {
+    fn release(&mut self, seq: u64, held: &HeldRequest) {
         self.take_cell(seq);
         let in_order = self.in_order_mut().expect("only in-order sessions hold requests");
         in_order.held_bytes -= held.bytes();

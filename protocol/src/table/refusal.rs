@@ -24,6 +24,12 @@ impl Refusal {
         Refusal { code, message: message.into(), floor: None, retry_after_ms: None }
     }
 
+    /// Returns the answer of row 16: the handler asks to be called again later.
+    pub fn retry_later(retry_after_ms: u32) -> Self {
+        let message = "the handler asks to be called again later";
+        Refusal::new(Code::Busy, message).retry_after_ms(retry_after_ms)
+    }
+
     /// Adds the time after which another try may fare better.
     #[must_use]
     pub fn retry_after_ms(mut self, retry_after_ms: u32) -> Self {
@@ -57,6 +63,14 @@ pub(super) fn fenced() -> Refusal {
 
 pub(super) fn not_retained() -> Refusal {
     Refusal::new(Code::NotRetained, "the call ran, but its reply was too large to keep")
+}
+
+pub(super) fn in_doubt() -> Refusal {
+    Refusal::new(Code::InDoubt, "the server crashed while the call ran: it may have had its effect")
+}
+
+pub(super) fn poisoned() -> Refusal {
+    Refusal::new(Code::Poisoned, "the call crashed the server too often: it is not run again")
 }
 
 pub(super) fn bad_numbers(seq: u64, ack: u64) -> Refusal {

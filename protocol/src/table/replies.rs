@@ -27,6 +27,13 @@ impl Answer<'_> {
             Answer::Shared(bytes) => bytes.len(),
         }
     }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            Answer::Copied(bytes) => Bytes::copy_from_slice(bytes),
+            Answer::Shared(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -83,6 +90,14 @@ impl Replies {
         match &self.slots[place as usize] {
             Slot::Copied(bytes) => bytes,
             Slot::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Returns a kept answer, to be sent by who has not the table at hand.
+    pub(super) fn shared(&self, place: u32) -> Bytes {
+        match &self.slots[place as usize] {
+            Slot::Copied(bytes) => Bytes::copy_from_slice(bytes),
+            Slot::Shared(bytes) => bytes.clone(),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::cell::{Cell, Ring};
+use super::durable::DurableSession;
 use super::order::InOrder;
+use super::{Delivery, SessionKey};
 use crate::handshake::Sid;
 use crate::limits::Limits;
 
@@ -14,6 +16,8 @@ enum Presence {
     Attached(u64),
     /// No; the lease ends then.
     Detached(Instant),
+    /// Never again: the session is over, and that is not safe yet.
+    Ending,
 }
 
 /// How long a session outlives its last connection.
@@ -24,6 +28,8 @@ pub(super) enum Lease {
     Unused,
     /// It had one.
     Used,
+    /// The table is durable, and so is what the client knows.
+    Journaled,
 }
 
 impl Lease {
@@ -31,6 +37,7 @@ impl Lease {
         match self {
             Lease::Unused => limits.unused_lease,
             Lease::Used => limits.lease,
+            Lease::Journaled => limits.journal_lease,
         }
     }
 }
@@ -67,6 +74,7 @@ struct Rare {
     in_order: Option<InOrder>,
     /// The second connection; the first is in [`Presence::Attached`].
     joined: Option<u64>,
+    durable: Option<DurableSession>,
 }
 
 impl Session {
@@ -124,7 +132,7 @@ impl Session {
     #[inline]
     pub(super) fn take_cell(&mut self, seq: u64) -> Cell {
         let cell = self.ring.take(self.floor, seq);
-        self.occupied -= u16::from(cell != Cell::Vacant);
+        self.occupied -= u16::from(!matches!(cell, Cell::Vacant));
         cell
     }
 
@@ -158,7 +166,7 @@ impl Session {
     pub(super) fn connection(&self) -> Option<u64> {
         match self.presence {
             Presence::Attached(connection) => Some(connection),
-            Presence::Detached(_) => None,
+            Presence::Detached(_) | Presence::Ending => None,
         }
     }
 
@@ -225,7 +233,7 @@ impl Session {
     /// Returns when the lease ends, if the client is away.
     pub(super) fn expires(&self) -> Option<Instant> {
         match self.presence {
-            Presence::Attached(_) => None,
+            Presence::Attached(_) | Presence::Ending => None,
             Presence::Detached(expires) => Some(expires),
         }
     }
@@ -235,10 +243,63 @@ impl Session {
             self.rare.get_or_insert_default().joined = joined;
         } else if let Some(rare) = &mut self.rare {
             rare.joined = None;
-            if rare.in_order.is_none() {
+            if rare.in_order.is_none() && rare.durable.is_none() {
                 self.rare = None;
             }
         }
+    }
+
+    /// Returns which lease it gets when its client goes away.
+    pub(super) fn lease(&self) -> Lease {
+        match self.durable() {
+            _ if !self.was_used() => Lease::Unused,
+            Some(durable) if durable.has_journal => Lease::Journaled,
+            _ => Lease::Used,
+        }
+    }
+
+    /// Returns where an answer of the session goes: to every connection that knows it is attached.
+    pub(super) fn delivery(&self, key: SessionKey) -> Delivery {
+        let is_told = |connection: &u64| {
+            self.durable().is_none_or(|durable| !durable.untold.contains(connection))
+        };
+        let unblocks = self.in_order().is_some().then_some(key);
+        let (connection, joined) = (self.connection(), self.joined());
+        Delivery {
+            connection: connection.filter(is_told),
+            joined: joined.filter(is_told),
+            unblocks,
+        }
+    }
+
+    /// The session is over; only its end is not safe yet.
+    pub(super) fn end(&mut self) {
+        self.set_joined(None);
+        self.presence = Presence::Ending;
+        if let Some(durable) = self.durable_mut() {
+            durable.is_ending = true;
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.presence, Presence::Ending)
+    }
+
+    pub(super) fn set_durable(&mut self, durable: DurableSession) {
+        self.rare.get_or_insert_default().durable = Some(durable);
+    }
+
+    pub(super) fn durable(&self) -> Option<&DurableSession> {
+        self.rare.as_ref()?.durable.as_ref()
+    }
+
+    pub(super) fn durable_mut(&mut self) -> Option<&mut DurableSession> {
+        self.rare.as_mut()?.durable.as_mut()
+    }
+
+    /// Returns how many calls have ended whose answers are not safe.
+    pub(super) fn committing(&self) -> u16 {
+        self.durable().map_or(0, |durable| durable.committing)
     }
 
     pub(super) fn set_in_order(&mut self) {
@@ -269,7 +330,7 @@ impl Session {
     /// Returns whether nothing would be lost with the session: no occupied cell, and nothing runs.
     #[inline]
     pub(super) fn is_clean(&self) -> bool {
-        self.in_flight == 0 && self.is_vacant()
+        self.in_flight == 0 && self.is_vacant() && self.committing() == 0
     }
 
     /// In-order session: returns the lowest seq that has neither ended nor been acknowledged.

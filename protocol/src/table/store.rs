@@ -10,6 +10,7 @@
 //! in memory what a disk would have kept, for simulations. [`Log`] is the latter without a clock, a
 //! plain value, for model checkers.
 
+mod chosen;
 mod ledger;
 mod log;
 mod modelled;
@@ -79,6 +80,8 @@ pub enum Record {
         window: u32,
         /// Its client's incarnation.
         incarnation: u32,
+        /// Whether its client keeps a journal, and comes back after longer.
+        has_journal: bool,
     },
     /// Row 13: the call's handler is about to start, for the `attempt`th time, from 1.
     Start {

@@ -1,5 +1,6 @@
 //! Row by row, on a table without a network. Each test is named after what it holds.
 
+mod durable;
 mod hostile;
 mod join;
 mod order;
@@ -57,7 +58,7 @@ impl Fixture {
         let now = Instant::now();
         let (session, welcome) =
             table.open(&hello(0, order), SECRET, FIRST, Principal::ANYONE, now).unwrap();
-        let sid = welcome.sid;
+        let sid = welcome.unwrap().sid;
         Fixture { table, session, sid, connection: FIRST, attachment: 0, now }
     }
 
@@ -82,6 +83,7 @@ impl Fixture {
             connection: copy.connection.unwrap_or(self.connection),
             digest: self.table.digest(header.method, &copy.body),
             is_idempotent: copy.is_idempotent,
+            is_transactional: false,
             refusal: copy.refusal,
         };
         let found = match self.table.admit(session, &request, self.now) {
@@ -97,7 +99,7 @@ impl Fixture {
 
     #[track_caller]
     fn complete(&mut self, call: CallKey, answer: &[u8]) -> Delivery {
-        let delivery = self.table.complete(call, Answer::Copied(answer));
+        let delivery = self.table.complete(call, Answer::Copied(answer), self.now);
         self.table.check_invariants();
         delivery
     }
@@ -107,6 +109,20 @@ impl Fixture {
     fn run(&mut self, copy: Copy, answer: &[u8]) {
         let call = self.send(copy).run();
         self.complete(call, answer);
+    }
+
+    #[track_caller]
+    fn withdraw(&mut self, call: CallKey) -> Delivery {
+        let refusal = Refusal::new(Code::BadArguments, "they do not fit");
+        let delivery = self.table.withdraw(call, &refusal, self.now);
+        self.table.check_invariants();
+        delivery
+    }
+
+    fn close(&mut self, session: SessionKey) -> Vec<u64> {
+        let attached = self.table.close(session, self.now);
+        self.table.check_invariants();
+        attached
     }
 
     #[track_caller]
@@ -147,7 +163,7 @@ impl Fixture {
     ) -> Opened {
         let opened = self.table.open(hello, secret, connection, principal, self.now);
         self.table.check_invariants();
-        opened
+        opened.map(|(session, welcome)| (session, welcome.expect("nothing is to be waited for")))
     }
 
     /// Comes back by `connection`, and returns which connections that replaced and what RESUMED says.
@@ -164,12 +180,13 @@ impl Fixture {
 
     #[track_caller]
     fn resume_with(&mut self, connection: u64, message: Resume) -> (Vec<u64>, Resumed) {
-        let resumption = self.table.resume(&message, connection, Principal::ANYONE).unwrap();
+        let principal = Principal::ANYONE;
+        let resumption = self.table.resume(&message, connection, principal, self.now).unwrap();
         assert_eq!(resumption.session, self.session);
         self.attachment += 1;
         self.connection = connection;
         self.table.check_invariants();
-        (resumption.replaced, resumption.resumed)
+        (resumption.replaced, resumption.resumed.unwrap())
     }
 
     /// Lets `time` pass, and returns what was refused, with the connection it is refused on.

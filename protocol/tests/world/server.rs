@@ -121,9 +121,9 @@ impl Server {
                 let opened = self.table.open(&hello, secret, id, Principal::ANYONE, now);
                 let (key, welcome) = opened.unwrap();
                 self.connections.get_mut(&id).unwrap().session = Some(key);
-                self.write_handshake(id, Kind::Welcome, &welcome);
+                self.write_handshake(id, Kind::Welcome, &welcome.unwrap());
             }
-            (Kind::Resume, None) => self.on_resume(id, frame),
+            (Kind::Resume, None) => self.on_resume(id, frame, now),
             (Kind::Request, Some(key)) => self.on_request(key, id, frame, now, dice),
             (Kind::Ack, Some(key)) => {
                 self.table.acknowledge(key, seq).unwrap();
@@ -143,12 +143,12 @@ impl Server {
         }
     }
 
-    fn on_resume(&mut self, id: u64, frame: &Frame<'_>) {
+    fn on_resume(&mut self, id: u64, frame: &Frame<'_>, now: Instant) {
         let resume = decode_whole(frame.body).unwrap();
-        match self.table.resume(&resume, id, Principal::ANYONE) {
+        match self.table.resume(&resume, id, Principal::ANYONE, now) {
             Ok(resumption) => {
                 self.connections.get_mut(&id).unwrap().session = Some(resumption.session);
-                self.write_handshake(id, Kind::Resumed, &resumption.resumed);
+                self.write_handshake(id, Kind::Resumed, &resumption.resumed.unwrap());
                 let out = self.out.entry(id).or_default();
                 self.table.append_finished(resumption.session, out);
             }
@@ -167,7 +167,14 @@ impl Server {
         let seq = frame.header.seq;
         let digest = self.table.digest(frame.header.method, frame.body);
         let refusal = (!self.faults.quiet && dice.once_in(6)).then_some(Code::Busy);
-        let request = Request { frame, connection, digest, is_idempotent: true, refusal };
+        let request = Request {
+            frame,
+            connection,
+            digest,
+            is_idempotent: true,
+            is_transactional: false,
+            refusal,
+        };
         let out = self.out.entry(connection).or_default();
         match self.table.admit(key, &request, now) {
             Admission::Again(answer) => out.extend_from_slice(answer),
@@ -211,7 +218,7 @@ impl Server {
             } else {
                 Header::new(Kind::Reply, handler.seq).append(&body, &mut answer);
             }
-            let delivery = self.table.complete(handler.call, Answer::Copied(&answer));
+            let delivery = self.table.complete(handler.call, Answer::Copied(&answer), now);
             for connection in delivery.connections() {
                 self.out.entry(connection).or_default().extend(&answer);
             }

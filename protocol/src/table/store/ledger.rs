@@ -28,6 +28,8 @@ pub struct RecoveredSession {
     pub window: u32,
     /// Its client's incarnation.
     pub incarnation: u32,
+    /// Whether its client keeps a journal.
+    pub has_journal: bool,
     /// The highest floor recorded.
     pub floor: u64,
     /// What was recorded of its calls. Those up to the floor say nothing any more; they are still
@@ -75,13 +77,14 @@ impl Ledger {
                 session.entries.retain(|&seq, _| seq > floor);
             }),
             Record::Key(key) => self.key = Some(key),
-            Record::Session { sid, principal, order, window, incarnation } => {
+            Record::Session { sid, principal, order, window, incarnation, has_journal } => {
                 let session = self.sessions.entry(sid.secret).or_insert_with(|| RecoveredSession {
                     sid,
                     principal,
                     order,
                     window,
                     incarnation,
+                    has_journal,
                     floor: 0,
                     entries: BTreeMap::new(),
                 });

@@ -11,6 +11,7 @@ fn session(incarnation: u32) -> Record {
         order: Order::Unordered,
         window: 8,
         incarnation,
+        has_journal: false,
     }
 }
 

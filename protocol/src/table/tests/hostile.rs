@@ -26,7 +26,7 @@ fn a_session_at_the_last_seq_gives_everything_back_at_its_end() {
             f.detach();
             f.pass(f.table.limits.lease);
         } else {
-            f.table.close(f.session);
+            f.close(f.session);
             f.table.check_invariants();
             assert!(!f.table.is_awaited(pending));
         }
@@ -48,7 +48,7 @@ fn the_last_ack_leaves_a_session_that_refuses_and_never_panics() {
     let (_, resumed) = f.resume(SECOND, SEQ_MAX);
     assert_eq!((resumed.floor, resumed.report(u64::MAX)), (SEQ_MAX, CellReport::Vacant));
     f.table.append_finished(f.session, &mut Vec::new());
-    f.table.close(f.session);
+    f.close(f.session);
     f.table.check_invariants();
 }
 
@@ -101,7 +101,7 @@ fn sessions_that_hold_and_end_leave_nothing() {
     for secret in 0..100 {
         let (key, _) = f.open(&hello(0, Order::InOrder), secret, SECOND).unwrap();
         assert_eq!(f.send_to(key, copy(2).on(SECOND)), Found::Wait);
-        f.table.close(key);
+        f.close(key);
         f.table.check_invariants();
     }
     assert_eq!((f.table.leases.len(), f.table.held_bytes), (0, 0));

@@ -91,7 +91,7 @@ fn row_3_a_join_must_be_newer_like_every_resume() {
     let mut f = joined();
     for attachment in [0, 1] {
         let message = Resume { join: true, attachment, ..f.message() };
-        let found = f.table.resume(&message, THIRD, Principal::ANYONE);
+        let found = f.table.resume(&message, THIRD, Principal::ANYONE, f.now);
         assert_eq!(found.unwrap_err().code, Code::Fenced);
     }
     let call = f.send(copy(1)).run();

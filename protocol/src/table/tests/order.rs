@@ -55,7 +55,7 @@ fn a_running_call_in_order_keeps_the_next_one_waiting() {
     let mut f = Fixture::in_order();
     let first = f.send(copy(1)).run();
     assert_eq!(f.send(copy(2)), Found::Wait);
-    f.table.complete(first, Answer::Copied(b"one"));
+    f.table.complete(first, Answer::Copied(b"one"), f.now);
     // The next one to come does not overtake the one whose turn it is.
     assert_eq!(f.send(copy(3)), Found::Wait);
     assert_eq!(run_turns(&mut f), [2, 3]);
@@ -148,7 +148,7 @@ fn what_all_sessions_hold_is_bounded() {
     assert_eq!(f.send(copy(2).body(&[0; 60])), Found::Wait);
     let second = copy(2).body(&[0; 41]).on(SECOND);
     assert_eq!(f.send_to(other, second.clone()).code(), Code::Busy);
-    f.table.close(f.session);
+    f.close(f.session);
     assert_eq!(f.send_to(other, second), Found::Wait);
 }
 

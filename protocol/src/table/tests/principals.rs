@@ -19,15 +19,15 @@ fn row_2_anothers_session_is_no_session() {
     let mut answers = Vec::new();
     for (message, principal) in [(&message, BOB), (&message, Principal::ANYONE), (&unknown, ANN)] {
         let mut answer = Vec::new();
-        f.table.resume(message, 11, principal).unwrap_err().append(0, &mut answer);
+        f.table.resume(message, 11, principal, f.now).unwrap_err().append(0, &mut answer);
         answers.push(answer);
     }
     assert_eq!(errors(&answers[0]), [(0, Code::SessionUnknown)]);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "byte for byte");
     // Neither is it fenced or replaced.
     let old = Resume { attachment: 0, ..message.clone() };
-    assert_eq!(f.table.resume(&old, 11, BOB).unwrap_err().code, Code::SessionUnknown);
-    assert_eq!(f.table.resume(&message, 11, ANN).unwrap().replaced, [10]);
+    assert_eq!(f.table.resume(&old, 11, BOB, f.now).unwrap_err().code, Code::SessionUnknown);
+    assert_eq!(f.table.resume(&message, 11, ANN, f.now).unwrap().replaced, [10]);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn row_12_one_principal_runs_only_so_many_calls() {
         f.send(copy(seq)).run();
     }
     // What runs of a session that is gone still counts, and ends.
-    f.table.close(ann);
+    f.close(ann);
     assert_eq!(f.send_to(also_ann, copy(2).on(12)).code(), Code::Busy);
     f.complete(first, b"");
     f.send_to(also_ann, copy(2).on(12)).run();
@@ -66,7 +66,7 @@ fn row_12_one_principal_keeps_only_so_many_reply_bytes() {
     let (also_ann, _) = f.open_as(&hello(0, UNORDERED), 6, 12, ANN).unwrap();
     let call = f.send_to(ann, copy(1).on(11)).run();
     f.complete(call, &[1; 901]);
-    assert_eq!(f.send_to(also_ann, copy(1).on(12)).code(), Code::Busy);
+    assert_eq!(f.send_to(also_ann, copy(2).on(12)).code(), Code::Busy);
     f.run(copy(1), &[0; 2_000]);
     f.table.acknowledge(ann, 1).unwrap();
     let call = f.send_to(also_ann, copy(1).on(12)).run();
@@ -153,7 +153,7 @@ fn row_21_the_oldest_session_of_a_full_principal_gives_way() {
     assert_eq!([old, young, bob].map(|session| is_there(&f, session)), [false, true, true]);
     assert_eq!(f.table.counters().evicted, 1);
     let message = Resume { sid: Sid { place: old.to_bits(), secret: 11 }, ..f.message() };
-    assert_eq!(f.table.resume(&message, 30, ANN).unwrap_err().code, Code::SessionUnknown);
+    assert_eq!(f.table.resume(&message, 30, ANN, f.now).unwrap_err().code, Code::SessionUnknown);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn row_21_what_is_attached_young_or_in_use_never_gives_way() {
 fn row_21_many_principals_cost_no_walk_and_leave_nothing() {
     let limits = Limits { sessions_max: 1_000, ..Limits::default() };
     let mut f = fixture(limits);
-    f.table.close(f.session);
+    f.close(f.session);
     for number in 1..=3_000 {
         let opened =
             f.table.open(&hello(0, UNORDERED), number.into(), number, Principal(number), f.now);

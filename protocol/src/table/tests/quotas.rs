@@ -100,7 +100,7 @@ fn the_arguments_of_running_calls_are_bounded() {
 fn a_session_of_an_ended_client_keeps_its_calls_in_the_count() {
     let mut f = Fixture::with(Limits { in_flight_max: 1, ..Limits::default() }, Order::Unordered);
     let call = f.send(copy(1)).run();
-    f.table.close(f.session);
+    f.close(f.session);
     let (next, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     assert_eq!(f.send_to(next, copy(1).on(SECOND)).code(), Code::Busy);
     f.complete(call, b"");
@@ -196,6 +196,6 @@ fn a_server_opens_only_so_many_sessions() {
     let refusal = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap_err();
     assert_eq!((refusal.code, f.table.sessions()), (Code::Busy, 1));
     assert!(refusal.retry_after_ms.is_some());
-    f.table.close(f.session);
+    f.close(f.session);
     f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
 }

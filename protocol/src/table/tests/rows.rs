@@ -18,7 +18,7 @@ fn an_unknown_session_is_refused_and_never_created() {
 fn a_session_that_ended_is_not_created_again_by_a_request() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
-    f.table.close(f.session);
+    f.close(f.session);
     assert_eq!(f.send(copy(1)).code(), Code::SessionUnknown);
     assert_eq!(f.send(copy(2)).code(), Code::SessionUnknown);
     assert_eq!((f.table.sessions(), f.table.in_flight()), (0, 0));
@@ -133,7 +133,7 @@ fn a_cancel_of_nothing_does_nothing() {
     for seq in [0, 1, 2, 129, 130, SEQ_MAX, u64::MAX] {
         assert_eq!(f.table.cancel(f.session, seq), Cancelled::Nothing, "seq {seq}");
     }
-    f.table.close(f.session);
+    f.close(f.session);
     assert_eq!(f.table.cancel(f.session, 2), Cancelled::Nothing);
 }
 
@@ -253,7 +253,7 @@ fn a_finished_call_is_answered_again_with_the_same_bytes() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     let bytes = bytes::Bytes::from(vec![9; 3_000]);
-    f.table.complete(call, Answer::Shared(bytes.clone()));
+    f.table.complete(call, Answer::Shared(bytes.clone()), f.now);
     f.run(copy(2), b"two");
     for _ in 0..2 {
         assert_eq!(f.send(copy(1)), Found::Again(bytes.to_vec()));
@@ -301,7 +301,7 @@ fn an_answer_is_found_by_its_call_and_never_by_its_place() {
     let nothing = Delivery::NOBODY;
     assert_eq!(f.complete(first, b"again"), nothing, "a call ends once");
     assert!(f.table.is_awaited(second) && !f.table.is_awaited(first));
-    f.table.withdraw(first);
+    f.withdraw(first);
     assert_eq!(f.send(copy(2)), Found::Wait);
     f.complete(second, b"two");
     assert_eq!(f.send(copy(1)), Found::Again(b"one".to_vec()));
@@ -312,16 +312,16 @@ fn an_answer_is_found_by_its_call_and_never_by_its_place() {
 fn a_call_whose_arguments_did_not_fit_was_never_there() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
-    f.table.withdraw(call);
+    f.withdraw(call);
     f.table.check_invariants();
     assert_eq!((f.report(1), f.table.in_flight()), (CellReport::Vacant, 0));
     f.send(copy(1).body(&[0x92, 1, 2])).run();
     let call = f.send(copy(2)).run();
     f.acknowledge(2);
-    f.table.withdraw(call);
+    f.withdraw(call);
     f.table.check_invariants();
     let call = f.send(copy(3).unprotected()).run();
-    f.table.withdraw(call);
+    f.withdraw(call);
     f.table.check_invariants();
     assert_eq!(f.table.in_flight(), 1);
 }
