@@ -2,17 +2,19 @@
 
 mod call;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use onceloop::protocol::session::{Answer, ModelledJournal, Record, RecoveredCall};
 use onceloop::reactor::sim::{Host, Process as Running, Program, Random};
 use onceloop::{Client, Config, Cx, Reactor};
 
 use crate::Sabotage;
 use crate::oracle::{Outcome, Process};
 use crate::plan::LinkPlan;
-use crate::service::Operation;
+use crate::service::{Operation, ledger};
 use crate::shared::Shared;
 use crate::workload::{self, Workload};
 
@@ -53,8 +55,11 @@ pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result
     let random = shared.plan.random.fork("client").fork_by(place as u64).fork_by(me.boot.into());
     let mut reactor = Reactor::simulated(host, Config::simulated());
     let plans = shared.plan.clients[place].links.clone();
-    let links = plans.into_iter().map(|plan| {
-        let client = connect(shared, place, &plan, reactor.registry())?;
+    let links = plans.into_iter().enumerate().map(|(link, plan)| {
+        if plan.is_journaled && me.boot > 1 {
+            recover(shared, place, me, link);
+        }
+        let client = connect(shared, place, link, reactor.registry())?;
         let workloads = workload::all(&shared.numbers, plan.order);
         Ok(Link { plan, client, workloads })
     });
@@ -64,17 +69,47 @@ pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result
     Ok(Box::new(Program::new(reactor, app)))
 }
 
+/// Looks what the crash has left of a link's journal.
+fn recover(shared: &Rc<Shared>, place: usize, me: Process, link: usize) {
+    let disk = shared.journal(place, link);
+    disk.crash();
+    let mut tags = BTreeMap::new();
+    for record in disk.safe().records() {
+        match record {
+            Record::Call { seq, tag, .. } => tags.insert(seq, tag),
+            Record::Ended { seq } => tags.remove(&seq),
+            _ => None,
+        };
+    }
+    let ids = tags.values().map(|&tag| u32::try_from(tag).expect("a call's number"));
+    shared.oracle.borrow_mut().recovers(me, link, &ids.collect());
+}
+
 fn connect(
     shared: &Rc<Shared>,
     place: usize,
-    plan: &LinkPlan,
+    link: usize,
     registry: &mut onceloop::Registry<ClientApp>,
 ) -> io::Result<Client<ClientApp>> {
-    Client::builder()
+    let plan = &shared.plan.clients[place].links[link];
+    let mut builder = Client::builder()
         .limits(shared.plan.clients[place].limits.clone())
         .window(plan.window)
-        .order(plan.order)
-        .connect(registry, format!("server-{}:{PORT}", plan.server + 1))
+        .order(plan.order);
+    if plan.is_journaled {
+        builder = builder
+            .journal(ModelledJournal::new(&shared.journal(place, link)))
+            .on_recovered(recovered);
+    }
+    builder.connect(registry, format!("server-{}:{PORT}", plan.server + 1))
+}
+
+/// A call has ended that an earlier process made.
+fn recovered(call: &RecoveredCall, answer: Answer<'_>, cx: &mut Cx<'_, ClientApp>) {
+    let id = u32::try_from(call.tag).expect("a call's number");
+    // All methods answer alike.
+    let outcome = Outcome::of(onceloop::client::outcome::<ledger::apply>(answer));
+    cx.state.shared.oracle.borrow_mut().answered(id, outcome);
 }
 
 /// Makes some calls, and comes back for more.
@@ -119,10 +154,10 @@ fn any(random: &mut Random, length: usize) -> usize {
 fn begin_anew(cx: &mut Cx<'_, ClientApp>) {
     let app = &mut *cx.state;
     let place = any(&mut app.random, app.links.len());
-    let plan = app.links[place].plan.clone();
+    app.shared.drop_journal(app.place, place);
     app.shared.oracle.borrow_mut().closed(app.me, place);
     app.links[place].client.close(cx.registry);
-    match connect(&app.shared, app.place, &plan, cx.registry) {
+    match connect(&app.shared, app.place, place, cx.registry) {
         Ok(client) => app.links[place].client = client,
         Err(error) => panic!("a client can be made as long as there is memory: {error}"),
     }

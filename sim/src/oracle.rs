@@ -6,6 +6,7 @@
 
 mod end;
 mod history;
+mod journals;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -215,6 +216,8 @@ pub(crate) struct Oracle {
     restarts: Vec<u32>,
     liveness: Option<Liveness>,
     violations: Vec<Violation>,
+    /// Calls found in journals.
+    recovered: u64,
     /// Histories for which no order was found or ruled out.
     pub(crate) undecided: u64,
 }
@@ -236,6 +239,7 @@ impl Oracle {
             lanes: HashMap::new(),
             liveness: None,
             violations: Vec::new(),
+            recovered: 0,
             undecided: 0,
         }
     }
@@ -299,9 +303,11 @@ impl Oracle {
         if let Some((kind, why)) = self.judge(id, &outcome) {
             self.fail(kind, format!("{why}: {outcome:?} of {}", self.tell(id)));
         }
-        let call = &mut self.calls[id as usize];
-        call.returned = Some(returned);
-        call.outcome = Some(outcome);
+        if let Some(outcome) = self.reconcile(id, outcome) {
+            let call = &mut self.calls[id as usize];
+            call.returned = Some(returned);
+            call.outcome = Some(outcome);
+        }
     }
 
     /// Returns what is wrong about a call's end.

@@ -26,6 +26,8 @@ pub(crate) struct LinkPlan {
     pub(crate) server: usize,
     pub(crate) order: Order,
     pub(crate) window: u32,
+    /// It is to come back under the same name.
+    pub(crate) is_journaled: bool,
 }
 
 /// A client's host.
@@ -156,6 +158,7 @@ fn client(random: &mut Random, limits: &Limits, servers: u64, calls: u64) -> Cli
         server: usize::try_from(random.below(servers)).expect("one or two"),
         order: if random.chance(300_000) { Order::InOrder } else { Order::Unordered },
         window: 1 << random.below(8),
+        is_journaled: random.chance(350_000),
     });
     let mostly = |random: &mut Random, share| if random.chance(500_000) { 0 } else { share };
     ClientPlan {

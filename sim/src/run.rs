@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use onceloop::reactor::sim::{Faults, Line, Simulation, Step, Tally};
+use onceloop::reactor::sim::{Faults, Host, Line, Simulation, Step, Tally};
 
 use crate::ledgers::Ledgers;
 use crate::oracle::{Kind, Oracle, Violation};
@@ -59,6 +59,7 @@ pub type OnLine = Box<dyn FnMut(&Line<'_>)>;
 struct Run {
     simulation: Simulation,
     shared: Rc<Shared>,
+    hosts: Vec<Host>,
     steps: u64,
 }
 
@@ -73,7 +74,7 @@ impl Run {
         let ledgers = Ledgers::new(plan.servers.len());
         let oracle = Oracle::new(world, names.collect(), ledgers.clone(), &plan);
         let shared = Rc::new(Shared::new(plan, oracle, ledgers));
-        Run { simulation, shared, steps: 0 }
+        Run { simulation, shared, hosts: Vec::new(), steps: 0 }
     }
 
     /// Puts servers and clients on their hosts.
@@ -81,11 +82,13 @@ impl Run {
         for place in 0..self.shared.plan.servers.len() {
             let host = self.simulation.world().host(&format!("server-{}", place + 1));
             let shared = Rc::clone(&self.shared);
+            self.hosts.push(host.clone());
             self.simulation.add(host, move |host| server::boot(&shared, place, host));
         }
         for place in 0..self.shared.plan.clients.len() {
             let host = self.simulation.world().host(&format!("client-{}", place + 1));
             let shared = Rc::clone(&self.shared);
+            self.hosts.push(host.clone());
             self.simulation.add(host, move |host| client::boot(&shared, place, host));
         }
     }
@@ -121,6 +124,8 @@ impl Run {
         let mut clients = 0..self.shared.plan.clients.len();
         clients.any(|client| self.shared.has_calls_left(client))
             || self.shared.oracle.borrow().has_open_calls()
+            // A client that comes back may find calls in its journal.
+            || self.hosts.iter().any(|host| !host.is_up())
     }
 
     /// Lets one thing happen; returns whether the seed goes on.

@@ -1,6 +1,10 @@
 //! What the processes of one seed share, and none of them could: it outlives each.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use onceloop::protocol::session::JournalDisk;
 
 use crate::Work;
 use crate::ledgers::Ledgers;
@@ -20,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) draining: Cell<u32>,
     /// Nothing fails any more, and nobody is drained.
     pub(crate) is_healed: Cell<bool>,
+    /// The disks with the clients' journals, by client and link.
+    journals: RefCell<BTreeMap<(usize, usize), JournalDisk>>,
     /// How often each host was started: servers first, then clients.
     boots: Vec<Cell<u32>>,
     /// Calls that each client has still to make.
@@ -35,6 +41,7 @@ impl Shared {
             numbers: Numbers::default(),
             work: RefCell::default(),
             draining: Cell::new(0),
+            journals: RefCell::default(),
             is_healed: Cell::new(false),
             oracle: RefCell::new(oracle),
             ledgers,
@@ -51,6 +58,25 @@ impl Shared {
     pub(crate) fn boot(&self, host: usize) -> Process {
         self.boots[host].set(self.boots[host].get() + 1);
         Process { host, boot: self.boots[host].get() }
+    }
+
+    /// Returns the disk with a client's journal.
+    pub(crate) fn journal(&self, client: usize, link: usize) -> JournalDisk {
+        let mut journals = self.journals.borrow_mut();
+        let disk = journals.entry((client, link)).or_insert_with(|| {
+            let random = self.plan.random.fork("journals").fork_by(client as u64);
+            let mut random = random.fork_by(link as u64);
+            let disk = JournalDisk::new(random.next_u64());
+            let slowest = Duration::from_micros(random.spread(1, 50_000));
+            disk.set_delays(slowest / 10..slowest);
+            disk
+        });
+        disk.clone()
+    }
+
+    /// Gives a client's journal up: its next one begins empty.
+    pub(crate) fn drop_journal(&self, client: usize, link: usize) {
+        self.journals.borrow_mut().remove(&(client, link));
     }
 
     /// Takes one of the calls that a client has to make; returns whether there was one.

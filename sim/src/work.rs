@@ -18,6 +18,8 @@ pub struct Work {
     pub indeterminate: u64,
     /// Calls whose caller was killed.
     pub orphaned: u64,
+    /// Calls that clients found in their journals when they came back.
+    pub recovered: u64,
     /// Answers that servers gave again.
     pub replayed: u64,
     /// Copies that met their first copy running.
@@ -43,6 +45,7 @@ impl Work {
             ("calls proved not to have run", self.not_executed),
             ("calls of which nobody knows", self.indeterminate),
             ("calls whose caller was killed", self.orphaned),
+            ("calls found in a journal after a crash", self.recovered),
             ("copies answered from the table", self.replayed),
             ("copies that met their first copy running", self.joined),
             ("copies refused", self.refused),
@@ -71,6 +74,7 @@ impl AddAssign<&Work> for Work {
         self.not_executed += other.not_executed;
         self.indeterminate += other.indeterminate;
         self.orphaned += other.orphaned;
+        self.recovered += other.recovered;
         self.replayed += other.replayed;
         self.joined += other.joined;
         self.refused += other.refused;

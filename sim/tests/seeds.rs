@@ -25,7 +25,10 @@ fn promises_hold_in_200_seeds_and_each_runs_alike_twice() {
     }
     let work = &first.work;
     assert!(work.blind_doubles > 0, "calls without protection run twice, or nothing is tested");
-    assert!(work.replayed > 100 && work.resumed > 100 && work.refused > 100, "{work:?}");
+    assert!(
+        work.recovered > 30 && work.replayed > 100 && work.resumed > 100 && work.refused > 100,
+        "{work:?}"
+    );
     assert!(work.answered > 5 * work.indeterminate, "most calls end well: {work:?}");
     // On one thread, in another order: where and when a seed runs is no part of it.
     let second = run_all(0..200, 1, Sabotage::None);

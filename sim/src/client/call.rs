@@ -98,10 +98,11 @@ impl Choice {
         Choice { way, semantics, deadline, cancel_after, attempts, hedge_after, number }
     }
 
-    fn options(&self) -> CallOptions {
+    fn options(&self, id: u32) -> CallOptions {
+        let options = CallOptions::new().tag(id.into());
         let options = match self.deadline {
-            Some(deadline) => CallOptions::new().deadline(deadline),
-            None => CallOptions::new().no_deadline(),
+            Some(deadline) => options.deadline(deadline),
+            None => options.no_deadline(),
         };
         let options = match self.attempts {
             Some(attempts) => options.attempts(attempts),
@@ -218,7 +219,7 @@ fn send(
     operation: Operation,
     then: impl FnOnce(Result<Receipt, CallError<ApplicationError>>, &mut Cx<'_, ClientApp>) + 'static,
 ) -> CallId {
-    let options = choice.options();
+    let options = choice.options(id);
     let number = choice.number;
     let (two, three) = ((id, operation.clone()), (id, operation, number));
     match choice.way {

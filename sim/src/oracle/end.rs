@@ -88,6 +88,7 @@ impl Oracle {
     /// Counts what became of the calls.
     pub(crate) fn count(&self, work: &mut Work) {
         work.undecided += self.undecided;
+        work.recovered += self.recovered;
         for call in self.calls.iter().filter(|call| call.draft.semantics != Semantics::Notify) {
             *match call.outcome {
                 Some(Outcome::Executed(_)) => &mut work.failed,

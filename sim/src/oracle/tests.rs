@@ -207,6 +207,51 @@ fn a_dropped_continuation_is_lost_unless_its_process_was_killed() {
 }
 
 #[test]
+fn what_was_in_a_journal_is_told_again_and_alike() {
+    let mut told = Told::new();
+    let ids = [told.add(), told.add(), told.add()];
+    let receipt = told.run(ids[0], 1);
+    told.answer(ids[0], Outcome::Receipt(receipt.clone()));
+    told.oracle.client_gone(CLIENT);
+    let later = Process { boot: 2, ..CLIENT };
+    // The third was not safe, and so it was not sent.
+    told.oracle.recovers(later, 0, &ids[..2].iter().copied().collect());
+    assert!(told.oracle.has_open_calls());
+    told.answer(ids[0], Outcome::Receipt(receipt));
+    let receipt = told.run(ids[1], 2);
+    told.answer(ids[1], Outcome::Receipt(receipt));
+    told.assert_well();
+}
+
+#[test]
+fn a_call_that_was_not_in_the_journal_and_runs_is_wrong() {
+    for runs_before in [true, false] {
+        let mut told = Told::new();
+        let id = told.add();
+        if runs_before {
+            told.run(id, 1);
+        }
+        told.oracle.client_gone(CLIENT);
+        told.oracle.recovers(Process { boot: 2, ..CLIENT }, 0, &[].into());
+        if !runs_before {
+            told.run(id, 1);
+        }
+        told.assert_found(Kind::WrongReply, if runs_before { "C1" } else { "I9" });
+    }
+}
+
+#[test]
+fn a_call_is_not_told_to_have_run_and_then_not_to_have() {
+    let mut told = Told::new();
+    let id = told.add();
+    told.oracle.cancelled(id);
+    told.answer(id, Outcome::NotExecuted(Some(Code::Cancelled)));
+    told.oracle.recovers(Process { boot: 2, ..CLIENT }, 0, &[id].into());
+    told.answer(id, Outcome::Indeterminate(Some(Code::Cancelled)));
+    told.assert_found(Kind::WrongReply, "first");
+}
+
+#[test]
 fn a_call_without_an_end_is_unresolved() {
     let mut told = Told::new();
     let id = told.add();
