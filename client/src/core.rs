@@ -251,10 +251,14 @@ impl<S: 'static> Core<S> {
             Link::Down => self.session.connect_at(),
             _ => None,
         };
-        let idle_at = self.idle_at();
-        let next = [self.session.next_deadline(), connect_at, self.congested_until, idle_at];
+        let mut next = self.session.next_deadline();
+        for other in [connect_at, self.congested_until, self.idle_at()] {
+            if other.is_some() && next.is_none_or(|next| other < Some(next)) {
+                next = other;
+            }
+        }
         // While there is no room, what is due cannot leave: that is no reason to look all the time.
-        let next = next.into_iter().flatten().min().max(self.congested_until);
+        let next = next.max(self.congested_until);
         next.filter(|&next| self.armed.is_none_or(|armed| next < armed))
     }
 

@@ -1,7 +1,7 @@
 //! The open calls of a session, and the buffers their requests are kept in.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -87,12 +87,11 @@ pub(super) struct Call<T> {
     pub(super) attempts: u32,
     /// How often it was refused.
     pub(super) refusals: u32,
-    /// After which time without an answer a copy goes to the second connection.
-    pub(super) hedge_after: Option<Duration>,
+    /// After how many microseconds without an answer a copy goes to the second connection; all ones:
+    /// never.
+    pub(super) hedge_after_us: u32,
     /// When it was first sent; of no meaning before.
     pub(super) sent_at: Instant,
-    /// When the alarm is valid that asks for another copy.
-    pub(super) overdue_at: Option<Instant>,
     /// Whether a copy is out on the second connection.
     pub(super) is_hedged: bool,
     /// Whether one ever was since a RESUME last told what became of all copies.
@@ -107,6 +106,7 @@ pub(super) struct Call<T> {
 
 impl<T> Call<T> {
     /// Returns a call that was never sent, with nothing attached and no bounds.
+    #[inline]
     pub(super) fn new(
         generation: u32,
         semantics: Semantics,
@@ -123,9 +123,8 @@ impl<T> Call<T> {
             transmissions: 0,
             attempts: u32::MAX,
             refusals: 0,
-            hedge_after: None,
+            hedge_after_us: u32::MAX,
             sent_at: now,
-            overdue_at: None,
             is_hedged: false,
             was_hedged: false,
             tag: 0,

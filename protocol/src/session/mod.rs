@@ -397,7 +397,9 @@ impl<T> Session<T> {
             attached,
             deadline: spec.deadline,
             attempts: spec.attempts.max(1),
-            hedge_after: spec.hedge_after,
+            hedge_after_us: spec
+                .hedge_after
+                .map_or(u32::MAX, |after| u32::try_from(after.as_micros()).unwrap_or(u32::MAX)),
             tag: spec.tag,
             ..Call::new(generation, spec.semantics, request, now)
         });

@@ -14,8 +14,8 @@ use super::calls::{COMPACT_ABOVE, CallKey, Calls};
 pub(super) enum Purpose {
     /// The call's time is over.
     Deadline,
-    /// The call is unanswered for so long that another copy may leave.
-    Overdue,
+    /// The call, which has been sent so often, is unanswered for so long that another copy may leave.
+    Overdue(u32),
     /// A refused call is due again.
     Retry,
 }

@@ -1,7 +1,7 @@
 //! What leaves, and what the clock does.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::calls::{CallKey, Stage};
 use super::link::Link;
@@ -46,19 +46,23 @@ impl<T> Session<T> {
     /// output mark can have held that up.
     #[inline]
     pub fn wants_transmit(&self, now: Instant) -> bool {
-        let journaling = self.journaling.as_ref();
-        if journaling.is_some_and(|journaling| journaling.wants_commit()) {
+        if let Some(journaling) = &self.journaling
+            && (journaling.wants_commit() || (self.is_ready() && journaling.has_calls()))
+        {
             return true;
         }
         let Link::Up { draining } = self.link else { return false };
         let has_calls = (self.queued > 0 && self.may_send_first())
             || !self.resends.is_empty()
-            || journaling.is_some_and(|journaling| journaling.has_calls())
             || (!self.retries.is_empty() && self.budget.next_at() <= now);
         (has_calls && !draining)
             || !self.cancels.is_empty()
             || self.probe.wants_ping()
             || self.acks.is_due(&self.ring, &self.limits, now)
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.link, Link::Up { draining: false })
     }
 
     /// Returns whether the server closes this connection soon and nothing is out on it: the driver
@@ -79,9 +83,11 @@ impl<T> Session<T> {
                 Purpose::Deadline => {
                     self.abandon(key.index, Code::Deadline, "its deadline passed");
                 }
-                Purpose::Overdue if call.overdue_at == Some(at) => self.on_overdue(key, now),
+                Purpose::Overdue(times) if call.transmissions == times => {
+                    self.on_overdue(key, now);
+                }
                 Purpose::Retry if call.stage == (Stage::Waiting { until: at }) => self.due(key),
-                Purpose::Overdue | Purpose::Retry => {}
+                Purpose::Overdue(_) | Purpose::Retry => {}
             }
         }
         self.drive_journal(now);
@@ -104,28 +110,36 @@ impl<T> Session<T> {
     /// Returns when [`Session::on_deadline`] and [`Session::transmit`] are to be called next, if
     /// nothing comes before. It may be early, never late, and is cheap.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let link = match self.link {
-            Link::Closed | Link::Down { .. } => [self.lease_end(), None, None],
+        let mut next = self.timers.next_deadline();
+        match self.link {
+            Link::Closed => {}
+            Link::Down { .. } => next = earlier(next, self.lease_end()),
             Link::Handshaking { since, .. } => {
-                [Some(since + self.limits.handshake_timeout), None, None]
+                next = earlier(next, Some(since + self.limits.handshake_timeout));
             }
-            Link::Up { draining } => [
-                (self.outstanding > 0)
-                    .then(|| self.probe.next_deadline(self.limits.retransmit_timeout)),
-                self.acks.next_deadline(&self.ring, self.limits.ack_delay),
-                (!draining && !self.retries.is_empty()).then(|| self.budget.next_at()),
-            ],
-        };
-        let hedge = self.next_hedge_deadline();
-        let journal = self.journaling.as_ref().and_then(|journaling| journaling.next_deadline());
-        let others = [hedge, journal, self.timers.next_deadline()];
-        link.into_iter().chain(others).flatten().min()
+            Link::Up { draining } => {
+                if self.outstanding > 0 {
+                    let silence = self.probe.next_deadline(self.limits.retransmit_timeout);
+                    next = earlier(next, Some(silence));
+                }
+                next = earlier(next, self.acks.next_deadline(&self.ring, self.limits.ack_delay));
+                if !draining && !self.retries.is_empty() {
+                    next = earlier(next, Some(self.budget.next_at()));
+                }
+            }
+        }
+        if self.has_hedge() {
+            next = earlier(next, self.next_hedge_deadline());
+        }
+        if let Some(journaling) = &self.journaling {
+            next = earlier(next, journaling.next_deadline());
+        }
+        next
     }
 
     /// Does what an unanswered call asks for: another copy.
     fn on_overdue(&mut self, key: CallKey, now: Instant) {
-        let call = self.calls.at_mut(key.index);
-        call.overdue_at = None;
+        let call = self.calls.at(key.index);
         if call.stage != Stage::Sent {
             return;
         }
@@ -147,18 +161,19 @@ impl<T> Session<T> {
 
     /// Arms the alarm that asks for another copy of a call just sent.
     fn arm_overdue(&mut self, key: CallKey, now: Instant) {
-        let call = self.calls.at_mut(key.index);
+        let call = self.calls.at(key.index);
+        let times = call.transmissions;
         let after = match call.semantics {
             Semantics::AtLeastOnce => {
                 let pause = retransmit_pause(call.transmissions, &self.limits);
                 Some(self.jitter.spread(pause))
             }
             Semantics::AtMostOnce => None,
-            Semantics::ExactlyOnce => call.hedge_after.filter(|_| call.has_attempts()),
+            Semantics::ExactlyOnce => (call.hedge_after_us != u32::MAX && call.has_attempts())
+                .then(|| Duration::from_micros(call.hedge_after_us.into())),
         };
         if let Some(at) = after.and_then(|after| now.checked_add(after)) {
-            call.overdue_at = Some(at);
-            self.timers.push(at, key, Purpose::Overdue);
+            self.timers.push(at, key, Purpose::Overdue(times));
             self.timers.compact(&self.calls);
         }
     }
@@ -257,7 +272,7 @@ impl<T> Session<T> {
         call.copies += 1;
         call.transmissions += 1;
         call.stage = Stage::Sent;
-        let may_be_overdue = call.hedge_after.is_some() || !call.is_protected();
+        let may_be_overdue = call.hedge_after_us != u32::MAX || !call.is_protected();
         if call.semantics == Semantics::AtMostOnce {
             let request = std::mem::take(&mut call.request);
             self.calls.give_buffer(request);
@@ -300,6 +315,16 @@ impl<T> Session<T> {
             queue(self).pop_front();
         }
         None
+    }
+}
+
+/// Returns the earlier of two instants, either of which may not come. It is asked for with each call:
+/// iterators over options are too slow for that.
+#[inline]
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 
