@@ -107,9 +107,13 @@ impl<S: 'static> Core<S> {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> CallId {
         let now = registry.now();
-        let is_full = registry.get(id).is_some_and(|core| !core.session.has_room());
-        let (session, id) = if is_full { Self::route(registry, id) } else { (0, id) };
-        let taken = match registry.get_mut(id) {
+        let (mut session, mut id) = (0, id);
+        let mut found = registry.get_mut(id);
+        if found.as_ref().is_some_and(|core| !core.session.has_room()) {
+            (session, id) = Self::route(registry, id);
+            found = registry.get_mut(id);
+        }
+        let taken = match found {
             Some(core) => {
                 let spec = request.spec(&core.settings.limits, now);
                 core.session.call(spec, continuation, encode)
@@ -180,6 +184,8 @@ impl<S: 'static> Core<S> {
         if core.session.is_journaled() {
             core.session.drive_journal(now);
         }
+        // What is sent below makes no hedge.
+        let is_hedging = core.is_hedging(now);
         if let Link::Open(connection) = core.link
             && core.session.wants_transmit(now)
             && let Some(open) = registry.get_mut(connection)
@@ -198,7 +204,7 @@ impl<S: 'static> Core<S> {
                 registry.touch(connection);
             }
         }
-        if registry.get(id).is_some_and(|core| core.is_hedging(now)) {
+        if is_hedging {
             Self::attend_second(registry, id);
         }
         Self::arm(registry, id);

@@ -18,14 +18,18 @@ impl<T> Session<T> {
     /// `out` is what waits to be written: above `Limits::output_bytes_mark` no further call is
     /// added to it, and [`Session::wants_transmit`] says so.
     pub fn transmit(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.drive_journal(now);
+        if self.journaling.is_some() {
+            self.drive_journal(now);
+        }
         let Link::Up { draining } = self.link else { return };
         while let Some(seq) = self.cancels.pop_front() {
             Header::new(Kind::Cancel, seq).append(&[], out);
         }
         if !draining {
             self.send_again(now, out);
-            self.send_journaled(now, out);
+            if self.journaling.is_some() {
+                self.send_journaled(now, out);
+            }
             self.send_queue(now, out);
             if self.journaling.is_some() {
                 // What takes no time to be safe leaves now.
