@@ -10,11 +10,13 @@ use std::time::Duration;
 use onceloop_endpoint::{Address, Settings, ToAddress};
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::method::{Method, MethodInfo};
+use onceloop_protocol::table::store::{Store, StoreFailed};
 use onceloop_protocol::table::{Principal, Table};
-use onceloop_reactor::{Listener, Peer, Registry, os};
+use onceloop_reactor::{Cx, Listener, Peer, Registry, os};
 use slab::Slab;
 
 use crate::core::{Authenticate, Core};
+use crate::durable::{AnyStore, OnFatal};
 use crate::handler::{Handler, Handlers};
 use crate::stats::Counts;
 use crate::{Context, Responder, Server, builtin};
@@ -30,6 +32,10 @@ pub struct Builder<S: 'static> {
     keepalive: Option<Duration>,
     authenticate: Option<Authenticate>,
     in_progress_ms: Option<u32>,
+    store: AnyStore,
+    on_fatal: Option<OnFatal<S>>,
+    /// A method that needs a store.
+    transactional: Option<String>,
     /// The first mistake; told when the server is to start.
     mistake: Option<ListenError>,
 }
@@ -50,6 +56,9 @@ impl<S: 'static> Builder<S> {
             keepalive: None,
             authenticate: None,
             in_progress_ms: None,
+            store: None,
+            on_fatal: None,
+            transactional: None,
             mistake: None,
         }
     }
@@ -77,6 +86,46 @@ impl<S: 'static> Builder<S> {
         F: for<'a> Fn(M::Args<'a>, Responder<S, M>, &'a mut Context<'_, S>) + 'static,
     {
         self.add(Handler::deferred(&method, handler))
+    }
+
+    /// Serves `method` by a function that answers when it returns, and whose effects are in the
+    /// server's store: [`Context::read`] and [`Context::write`]. They and the answer are one: after a
+    /// crash both are there or neither, and the call runs once, for ever.
+    ///
+    /// If it fails, by a panic or by the method's own error, its effects are undone; it has run all the
+    /// same, and the error is its answer. What it does elsewhere, in the program's state too, is not
+    /// undone. A method that only reads is served so as well: then nothing need be written down before
+    /// it starts.
+    #[must_use]
+    pub fn transactional<M, F>(mut self, method: M, handler: F) -> Self
+    where
+        M: Method,
+        F: for<'a> Fn(M::Args<'a>, &'a mut Context<'_, S>) -> Result<M::Reply<'a>, M::Error>
+            + 'static,
+    {
+        let handler = Handler::new(&method, handler).transactional();
+        self.transactional.get_or_insert_with(|| handler.info.name.to_string());
+        self.add(handler)
+    }
+
+    /// Keeps what the server knows of its calls in a store, with the effects of its
+    /// [transactional](Builder::transactional) methods.
+    #[must_use]
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.store = if store.is_durable() { Some(Box::new(store)) } else { None };
+        self
+    }
+
+    /// Runs `on_fatal` once if the store fails. By then every connection is closed and nothing leaves
+    /// any more: what is not safe nobody has been told. The program should end; a server that is
+    /// started on the store again goes on from what is safe.
+    #[must_use]
+    pub fn on_fatal(
+        mut self,
+        on_fatal: impl FnOnce(StoreFailed, &mut Cx<'_, S>) + 'static,
+    ) -> Self {
+        self.on_fatal = Some(Box::new(on_fatal));
+        self
     }
 
     /// Demands a handler for each method of a service: `.service(calc::METHODS)`.
@@ -161,11 +210,16 @@ impl<S: 'static> Builder<S> {
         if let Some(info) = missing {
             return Err(ListenError::MissingHandler(info.name.to_string()));
         }
+        if let (Some(name), None) = (self.transactional, &self.store) {
+            return Err(ListenError::NoStore(name));
+        }
         builtin::add(&mut self.handlers);
         note_descriptors(self.limits.connections_max);
         let mut random = [0; 16];
         registry.random_bytes(&mut random)?;
-        let mut table = Table::new(self.limits.clone(), random);
+        let now = registry.now();
+        let limits = self.limits.clone();
+        let mut table = Table::recover(limits, random, self.store, now)?;
         if self.authenticate.is_some() {
             table.authenticate();
         }
@@ -175,6 +229,9 @@ impl<S: 'static> Builder<S> {
         let core = registry.insert(Core {
             table,
             authenticate: self.authenticate,
+            on_fatal: self.on_fatal,
+            is_settling: false,
+            has_failed: false,
             handlers: Rc::new(self.handlers),
             room: Rc::new(Cell::new(self.limits.connections_max)),
             settings: Rc::new(Settings::new(self.limits, registry.now())),
@@ -186,6 +243,8 @@ impl<S: 'static> Builder<S> {
             notifications_open: 0,
             counts: Counts::default(),
         })?;
+        // Sessions that a store brought back have leases.
+        registry.set_deadline(core, registry.get(core).and_then(|core| core.table.next_deadline()));
         Ok(Server::new(core))
     }
 
@@ -247,8 +306,18 @@ pub enum ListenError {
     Io(io::Error),
     /// A method of a demanded service has no handler.
     MissingHandler(String),
+    /// A method is transactional, and there is no store.
+    NoStore(String),
     /// The name belongs to the methods that every server has.
     ReservedName(String),
+    /// The store cannot be read.
+    Store(StoreFailed),
+}
+
+impl From<StoreFailed> for ListenError {
+    fn from(failure: StoreFailed) -> Self {
+        ListenError::Store(failure)
+    }
 }
 
 impl From<io::Error> for ListenError {
@@ -268,6 +337,12 @@ impl fmt::Display for ListenError {
             ListenError::MissingHandler(name) => {
                 write!(f, "{name} has no handler: add one by Builder::method or ::deferred")
             }
+            ListenError::NoStore(name) => write!(
+                f,
+                "{name} is transactional, and the server has no durable store: give it one by \
+                 Builder::store, or serve the method by Builder::method"
+            ),
+            ListenError::Store(failure) => write!(f, "{failure}"),
             ListenError::ReservedName(name) => {
                 write!(f, "{name}: names that begin with `{BUILTIN_PREFIX}` are the server's own")
             }
@@ -279,6 +354,7 @@ impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ListenError::Io(error) => Some(error),
+            ListenError::Store(failure) => Some(failure),
             _ => None,
         }
     }

@@ -35,7 +35,8 @@ pub(crate) fn add<S: 'static>(handlers: &mut Handlers<S>) {
         }),
     ];
     for handler in builtin {
-        let taken = handlers.add(handler);
+        // They change nothing, so there is nothing to be written down before they start.
+        let taken = handlers.add(handler.transactional());
         debug_assert!(taken.is_none(), "the builder refuses names of this service");
     }
 }

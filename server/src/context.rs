@@ -18,6 +18,8 @@ pub struct Context<'a, S: 'static> {
     pub registry: &'a mut Registry<S>,
     /// The call.
     pub call: CallInfo<S>,
+    /// Row 16: the caller is to come again after so long.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// A transaction id: which call of which session. The same for every copy of a call; another one has
@@ -100,6 +102,35 @@ impl<S> Context<'_, S> {
     /// Returns the xid, as [`CallInfo::xid`] does.
     pub fn xid(&self) -> Option<Xid> {
         self.call.xid()
+    }
+
+    /// Returns a value of the program's in the server's store ([`Builder::store`](crate::Builder)): as
+    /// this handler has left it, or the handlers before it. `None` if there is none, or no store.
+    pub fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.registry.get(self.call.core)?.table.read(key)
+    }
+
+    /// Sets a value of the program's in the server's store, or removes it. It happens together with
+    /// the call's answer, or not at all.
+    ///
+    /// # Panics
+    /// If the method is not served by [`Builder::transactional`](crate::Builder::transactional): the
+    /// caller is told that the handler failed.
+    pub fn write(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if let Some(core) = self.registry.get_mut(self.call.core) {
+            assert!(
+                core.table.is_in_transaction(),
+                "only a method served by Builder::transactional writes to the store"
+            );
+            core.table.write(key, value);
+        }
+    }
+
+    /// Asks the caller to call again after this time: the handler has done nothing. What it has
+    /// [written](Context::write) is undone, what it returns is dropped, and the call counts as not
+    /// executed: its copies may run. Of what it did elsewhere nothing is undone.
+    pub fn retry_later(&mut self, after: Duration) {
+        self.retry_after = Some(after);
     }
 
     /// Returns what the loop's other callbacks get: to pass on to a function of theirs.

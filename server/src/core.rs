@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::acceptor::Acceptor;
 use crate::drain::Drain;
+use crate::durable::{self, AnyStore, OnFatal};
 use crate::handler::Handlers;
 use crate::peer::PeerConnection;
 use crate::stats::Counts;
@@ -23,7 +24,7 @@ pub(crate) type Authenticate = Box<dyn Fn(Option<&[u8]>, &Peer) -> Option<Princi
 
 /// A server: its table, its handlers, and where its connections and listeners are.
 pub(crate) struct Core<S: 'static> {
-    pub(crate) table: Table,
+    pub(crate) table: Table<AnyStore>,
     pub(crate) handlers: Rc<Handlers<S>>,
     pub(crate) settings: Rc<Settings>,
     pub(crate) keepalive: Option<std::time::Duration>,
@@ -32,6 +33,11 @@ pub(crate) struct Core<S: 'static> {
     /// How many more connections the listeners may accept.
     pub(crate) room: Rc<Cell<usize>>,
     pub(crate) authenticate: Option<Authenticate>,
+    pub(crate) on_fatal: Option<OnFatal<S>>,
+    /// Durable: what is safe is looked at later in this turn.
+    pub(crate) is_settling: bool,
+    /// The store failed: nothing is answered any more.
+    pub(crate) has_failed: bool,
     pub(crate) on_cancel: BTreeMap<u64, OnCancel<S>>,
     pub(crate) drain: Option<Drain<S>>,
     /// Notifications whose deferred handlers have not ended.
@@ -62,11 +68,14 @@ impl<S: 'static> Source<S> for Core<S> {
     fn on_deadline(cx: &mut Cx<'_, S>, id: Id<Self>) {
         let now = cx.registry.now();
         let Some(core) = cx.registry.get_mut(id) else { return };
+        if core.has_failed {
+            return;
+        }
         let mut refused = Vec::new();
         core.table.expire(now, |connection, seq, refusal| {
             refused.push((connection, seq, refusal.clone()));
         });
-        let next = core.table.next_deadline();
+        let (next, is_durable) = (core.table.next_deadline(), core.table.is_durable());
         cx.registry.set_deadline(id, next);
         for (connection, seq, refusal) in refused {
             let Some(connection) = connection.map(Id::<PeerConnection<S>>::from_bits) else {
@@ -76,6 +85,9 @@ impl<S: 'static> Source<S> for Core<S> {
                 refusal.append(seq, peer.out());
                 cx.registry.touch(connection);
             }
+        }
+        if is_durable {
+            durable::release(cx, id);
         }
     }
 }

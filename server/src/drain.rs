@@ -95,7 +95,7 @@ pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
     let now = cx.registry.now();
     let Some(core) = cx.registry.get_mut(id) else { return };
     let Some(drain) = &mut core.drain else { return };
-    if core.table.in_flight() > 0 {
+    if core.table.in_flight() > 0 || (core.table.is_waiting() && !core.has_failed) {
         return;
     }
     if core.connections.is_empty() {

@@ -29,6 +29,8 @@ type Run<S> = Box<dyn for<'a> Fn(&'a [u8], &'a mut Context<'_, S>, &mut Vec<u8>)
 pub(crate) struct Handler<S: 'static> {
     pub(crate) info: MethodInfo,
     pub(crate) is_idempotent: bool,
+    /// All that it does that is to last is in the store.
+    pub(crate) is_transactional: bool,
     run: Run<S>,
 }
 
@@ -42,6 +44,7 @@ impl<S: 'static> Handler<S> {
         Handler {
             info: method.info(),
             is_idempotent: method.is_idempotent(),
+            is_transactional: false,
             run: Box::new(move |body, cx, out| {
                 let args = match M::Args::decode_args(body) {
                     Ok(args) => args,
@@ -60,6 +63,7 @@ impl<S: 'static> Handler<S> {
         Handler {
             info: method.info(),
             is_idempotent: method.is_idempotent(),
+            is_transactional: false,
             run: Box::new(move |body, cx, _| {
                 let args = match M::Args::decode_args(body) {
                     Ok(args) => args,
@@ -70,6 +74,11 @@ impl<S: 'static> Handler<S> {
                 Ended::Deferred
             }),
         }
+    }
+
+    /// Declares that all that the handler does that is to last is in the store.
+    pub(crate) fn transactional(self) -> Self {
+        Handler { is_transactional: true, ..self }
     }
 
     /// Runs the handler. A panic is caught: the handler has run, and that is its answer. What it

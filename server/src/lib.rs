@@ -36,6 +36,18 @@
 //! [`Context`], call other servers, close its own connection, stop the loop. It must not block: for
 //! work that takes long there are deferred methods ([`Builder::deferred`]) and the reactor's
 //! `offload`.
+//!
+//! # A server that outlives its crash
+//!
+//! With a store ([`Builder::store`]) what the server knows of its calls survives it: a client that
+//! comes back after the crash gets the answer it missed, and no call runs twice. Methods whose
+//! effects are in the store, too ([`Builder::transactional`]), happen once or not at all. Of any
+//! other method it is written down that it starts, before it does; if the server crashes in it,
+//! nobody can know how far it came, and the caller is told so (`IN_DOUBT`), unless the method is
+//! idempotent.
+//!
+//! No answer leaves before all is safe that its handler could have seen in the store. What a handler
+//! sends by itself, on connections or as a client of its own, is not held back.
 #![forbid(unsafe_code)]
 
 mod acceptor;
@@ -44,6 +56,7 @@ pub mod builtin;
 mod context;
 mod core;
 mod drain;
+mod durable;
 mod handler;
 mod peer;
 mod request;

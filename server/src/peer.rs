@@ -7,12 +7,12 @@ use onceloop_protocol::codec;
 use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{self, Frame, Header, Kind, MAGIC};
-use onceloop_protocol::handshake::{Hello, Resume};
+use onceloop_protocol::handshake::{Hello, Resume, Resumed, Welcome};
 use onceloop_protocol::table::{Cancelled, Principal, Refusal, SessionKey};
 use onceloop_reactor::{Cx, Id, Peer as Address};
 
 use crate::core::Core;
-use crate::{acceptor, drain, request};
+use crate::{acceptor, drain, durable, request};
 
 /// A connection of a server.
 pub(crate) type PeerConnection<S> = Connection<Peer<S>>;
@@ -30,21 +30,33 @@ pub(crate) struct Peer<S: 'static> {
 const NO_SESSION: u64 = u64::MAX;
 /// The session runs its calls in order: one that ends may let another run.
 const IN_ORDER: u32 = 1 << 31;
+/// The session is known, and nothing is said of it before it is safe: the handshake is not done.
+const WAITING: u32 = 1 << 30;
 
 impl<S> Peer<S> {
     /// Returns the part of a connection before its handshake.
     ///
     /// # Panics
-    /// If `place` is 2³¹ or more.
+    /// If `place` is 2³⁰ or more.
     pub(crate) fn new(core: Id<Core<S>>, place: u32) -> Self {
-        assert!(place < IN_ORDER, "descriptors are far fewer");
+        assert!(place < WAITING, "descriptors are far fewer");
         Peer { core, session: SessionKey::from_bits(NO_SESSION), place }
     }
 
     /// Returns the session; `None` before the handshake is done.
     #[inline]
     pub(crate) fn session(&self) -> Option<SessionKey> {
+        let is_done = self.session.to_bits() != NO_SESSION && self.place & WAITING == 0;
+        is_done.then_some(self.session)
+    }
+
+    /// Returns the session that the table has attached this connection to, told or not.
+    fn attached_session(&self) -> Option<SessionKey> {
         (self.session.to_bits() != NO_SESSION).then_some(self.session)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.place & WAITING != 0
     }
 
     #[inline]
@@ -53,7 +65,7 @@ impl<S> Peer<S> {
     }
 
     fn place(&self) -> usize {
-        (self.place & !IN_ORDER) as usize
+        (self.place & !(IN_ORDER | WAITING)) as usize
     }
 }
 
@@ -172,7 +184,7 @@ impl<S: 'static> Role<S> for Peer<S> {
         core.counts.connections_closed += 1;
         core.connections.remove(self.place());
         core.room.set(core.room.get() + 1);
-        if let Some(session) = self.session() {
+        if let Some(session) = self.attached_session() {
             core.table.detach(session, id.to_bits(), now);
         }
         let next = core.table.next_deadline();
@@ -220,7 +232,13 @@ fn handshake<S: 'static>(
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(&MAGIC);
+    let is_waiting = cx.registry.get(id).is_some_and(|peer| peer.role().is_waiting());
     let result = match frame.header.kind {
+        // C0, also while the server has reason to keep silent.
+        _ if is_waiting => {
+            let message = "nothing may follow HELLO or RESUME before it is answered";
+            Err(Refusal::new(Code::Protocol, message))
+        }
         Kind::Hello => match codec::decode_whole(frame.body) {
             Ok(body) => hello(cx, id, core, &body, out),
             Err(error) => return unreadable(cx, id, "the HELLO does not read", &error, out),
@@ -236,6 +254,10 @@ fn handshake<S: 'static>(
     };
     if let Err(refusal) = result {
         return fail(cx, id, &refusal, out);
+    }
+    if cx.registry.get(id).is_some_and(|peer| peer.role().is_waiting()) {
+        out.clear();
+        return durable::settle(cx.registry, core);
     }
     // From here on answers may be queued beside `out`: the magic goes before them.
     if let Some(connection) = cx.registry.get_mut(id) {
@@ -274,7 +296,7 @@ fn hello<S: 'static>(
     let Some(this) = cx.registry.get_mut(core) else { return Ok(()) };
     let secret = u128::from_le_bytes(secret);
     let (session, welcome) = this.table.open(hello, secret, id.to_bits(), principal, now)?;
-    establish(cx, id, session);
+    establish(cx, id, session, welcome.is_some());
     if let Some(welcome) = welcome {
         append(Kind::Welcome, &welcome, out);
     }
@@ -296,7 +318,7 @@ fn resume<S: 'static>(
     for replaced in resumption.replaced {
         close(cx.registry, Id::<PeerConnection<S>>::from_bits(replaced), Closed::Local("resumed"));
     }
-    establish(cx, id, resumption.session);
+    establish(cx, id, resumption.session, resumption.resumed.is_some());
     if let Some(resumed) = resumption.resumed
         && let Some(this) = cx.registry.get_mut(core)
     {
@@ -321,15 +343,69 @@ fn authenticate<S: 'static>(
     })
 }
 
-fn establish<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, session: SessionKey) {
+/// Notes the session of a connection. Until it `is_told` of it the handshake is not done.
+fn establish<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    session: SessionKey,
+    is_told: bool,
+) {
     let Some(connection) = cx.registry.get(id) else { return };
     let core = connection.role().core;
     let is_in_order = cx.registry.get(core).is_some_and(|core| core.table.is_in_order(session));
     if let Some(connection) = cx.registry.get_mut(id) {
         let peer = connection.role_mut();
         peer.session = session;
+        peer.place &= !WAITING;
         peer.place |= if is_in_order { IN_ORDER } else { 0 };
+        peer.place |= if is_told { 0 } else { WAITING };
     }
+}
+
+/// The session is safe: WELCOME leaves.
+pub(crate) fn welcome_late<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    session: SessionKey,
+    welcome: &Welcome,
+) {
+    establish(cx, id, session, true);
+    let mut out = cx.registry.take_buffer();
+    out.extend_from_slice(&MAGIC);
+    append(Kind::Welcome, welcome, &mut out);
+    request::send(cx, id, out);
+}
+
+/// What the server must know of the client's return is safe: RESUMED leaves.
+pub(crate) fn resumed_late<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    session: SessionKey,
+    resumed: &Resumed,
+) {
+    establish(cx, id, session, true);
+    let Some(connection) = cx.registry.get(id) else { return };
+    let core = connection.role().core;
+    let mut out = cx.registry.take_buffer();
+    out.extend_from_slice(&MAGIC);
+    append(Kind::Resumed, resumed, &mut out);
+    if let Some(core) = cx.registry.get_mut(core) {
+        core.table.append_finished(session, &mut out);
+    }
+    request::send(cx, id, out);
+}
+
+/// That the session is over is safe: its client is told.
+pub(crate) fn refuse_late<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    refusal: &Refusal,
+) {
+    let mut out = cx.registry.take_buffer();
+    out.extend_from_slice(&MAGIC);
+    refusal.append(0, &mut out);
+    request::send(cx, id, out);
+    finish(cx.registry, id, Closed::Protocol(refusal.message.to_string()));
 }
 
 /// Appends a frame whose body is a named map.
@@ -351,6 +427,7 @@ fn acknowledge<S: 'static>(
     if let Err(refusal) = core.table.acknowledge(session, ack) {
         fail(cx, id, &refusal, out);
     }
+    durable::settle(cx.registry, peer.core);
 }
 
 fn cancel<S: 'static>(
@@ -396,6 +473,7 @@ fn bye<S: 'static>(
         finish(cx.registry, attached, Closed::Local("the client said goodbye"));
     }
     finish(cx.registry, id, Closed::Local("the client said goodbye"));
+    durable::settle(cx.registry, peer.core);
 }
 
 #[cfg(test)]

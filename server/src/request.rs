@@ -14,9 +14,9 @@ use onceloop_reactor::{Cx, Id, Registry};
 
 use crate::context::{CallInfo, Context};
 use crate::core::Core;
-use crate::drain;
 use crate::handler::{Ended, Handler};
 use crate::peer::{Peer, PeerConnection, fail};
+use crate::{drain, durable};
 
 /// Runs a REQUEST, or answers it with what is known of it.
 #[inline]
@@ -38,15 +38,15 @@ pub(crate) fn run<S: 'static>(
         connection: id.to_bits(),
         digest: core.table.digest(header.method, frame.body),
         is_idempotent: handler.is_some_and(|handler| handler.is_idempotent),
-        is_transactional: false,
+        is_transactional: handler.is_some_and(|handler| handler.is_transactional),
         refusal: handler.is_none().then_some(Code::NoMethod),
     };
     match core.table.admit(session, &request, now) {
         Admission::Run(key) => {
             let handler = handler.expect("the table refuses what it is told to refuse");
-            start(cx, id, peer, session, key, frame, handler, out);
+            start(cx, id, peer.core, session, key, frame, handler, out);
         }
-        Admission::Wait => {}
+        Admission::Wait => durable::settle(cx.registry, peer.core),
         Admission::Again(answer) => out.extend_from_slice(answer),
         Admission::Refuse(refusal) => refusal.append(header.seq, out),
         Admission::Close(refusal) => fail(cx, id, &refusal, out),
@@ -129,10 +129,10 @@ pub(crate) fn send<S: 'static>(cx: &mut Cx<'_, S>, id: Id<PeerConnection<S>>, ou
 
 #[expect(clippy::too_many_arguments, reason = "the call and where it came from; used once")]
 #[inline]
-fn start<S: 'static>(
+pub(crate) fn start<S: 'static>(
     cx: &mut Cx<'_, S>,
     id: Id<PeerConnection<S>>,
-    peer: &Peer<S>,
+    core: Id<Core<S>>,
     session: SessionKey,
     key: CallKey,
     frame: &Frame<'_>,
@@ -143,25 +143,39 @@ fn start<S: 'static>(
     let is_protected = !header.flags.contains(Flags::UNPROTECTED);
     let deadline = deadline(cx.registry, header);
     let begin = Header::new(Kind::Reply, header.seq).begin(out);
+    if handler.is_transactional {
+        begin_transaction(cx, core, key);
+    }
     // Made in place: copied while its fields are still on their way to memory, it would be waited for.
     let mut context = Context {
         state: cx.state,
         registry: cx.registry,
         call: CallInfo {
-            core: peer.core,
+            core,
             connection: id,
             session: is_protected.then_some(session),
             key: Some(key),
             seq: header.seq,
             deadline,
         },
+        retry_after: None,
     };
     let ended = handler.run(frame.body, &mut context, out);
     let call = context.call;
+    if let Some(after) = context.retry_after {
+        out.truncate(begin);
+        return retry_later(cx, id, &call, after, out);
+    }
     match ended {
         Ended::Replied => deliver(cx, id, &call, begin, out),
         Ended::Failed(error) => {
             out.truncate(begin);
+            if handler.is_transactional
+                && let Some(core) = cx.registry.get_mut(core)
+            {
+                // Row 17, and a method's own error: it has run, and its effects are undone.
+                core.table.rollback();
+            }
             append_error(&error, header.seq, out);
             deliver(cx, id, &call, begin, out);
         }
@@ -171,12 +185,58 @@ fn start<S: 'static>(
             let message = format!("{}: {error}", handler.info.name);
             let refusal = Refusal::new(Code::BadArguments, message);
             let now = cx.registry.now();
-            if let Some(core) = cx.registry.get_mut(peer.core) {
-                core.table.withdraw(key, &refusal, now);
-            }
-            refusal.append(header.seq, out);
+            let Some(this) = cx.registry.get_mut(core) else { return };
+            let delivery = this.table.withdraw(key, &refusal, now);
+            refuse(cx, id, &call, delivery, &refusal, out);
         }
     }
+}
+
+/// Durable: what the handler writes goes into one commit with its answer.
+#[cold]
+fn begin_transaction<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, key: CallKey) {
+    if let Some(core) = cx.registry.get_mut(core)
+        && core.table.is_durable()
+    {
+        core.table.begin(key);
+    }
+}
+
+/// Row 16: the handler asks to be called again later. What goes out by `id` is appended to `out`.
+pub(crate) fn retry_later<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    call: &CallInfo<S>,
+    after: Duration,
+    out: &mut Vec<u8>,
+) {
+    let Some(key) = call.key else { return };
+    let now = cx.registry.now();
+    let after_ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    let refusal = Refusal::retry_later(after_ms);
+    let Some(core) = cx.registry.get_mut(call.core) else { return };
+    core.on_cancel.remove(&key.to_bits());
+    core.counts.put_off += 1;
+    let delivery = core.table.retry_later(key, &refusal, now);
+    refuse(cx, id, call, delivery, &refusal, out);
+    drain::check(cx, call.core);
+}
+
+/// A call was taken back: tells its caller so, if that may leave now.
+fn refuse<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    id: Id<PeerConnection<S>>,
+    call: &CallInfo<S>,
+    delivery: Delivery,
+    refusal: &Refusal,
+    out: &mut Vec<u8>,
+) {
+    let begin = out.len();
+    refusal.append(call.seq, out);
+    if delivery.connection != Some(id.to_bits()) {
+        send_elsewhere(cx, id, delivery, begin, out);
+    }
+    durable::settle(cx.registry, call.core);
 }
 
 fn deadline<S>(registry: &Registry<S>, header: &Header) -> Option<std::time::Instant> {
@@ -202,7 +262,7 @@ pub(crate) fn deliver<S: 'static>(
     if !core.on_cancel.is_empty() {
         core.on_cancel.remove(&key.to_bits());
     }
-    let is_draining = core.drain.is_some();
+    let (is_draining, is_durable) = (core.drain.is_some(), core.table.is_durable());
     let here = Some(id.to_bits());
     let in_flight = core.table.in_flight();
     if out.len() - begin <= REPLY_COPY_BYTES_MAX {
@@ -224,6 +284,9 @@ pub(crate) fn deliver<S: 'static>(
             connection.out().append(out);
         }
         send_shared(cx, delivery, &frame);
+    }
+    if is_durable {
+        durable::settle(cx.registry, call.core);
     }
     if is_draining {
         drain::check(cx, call.core);
@@ -265,6 +328,19 @@ fn send_elsewhere<S: 'static>(
     }
     if !is_here {
         out.truncate(begin);
+    }
+}
+
+/// Sends a whole frame by each of its connections.
+pub(crate) fn send_everywhere<S: 'static>(cx: &mut Cx<'_, S>, delivery: Delivery, frame: &Bytes) {
+    if frame.len() > REPLY_COPY_BYTES_MAX {
+        return send_shared(cx, delivery, frame);
+    }
+    for connection in delivery.connections().map(Id::<PeerConnection<S>>::from_bits) {
+        if let Some(peer) = open_connection(cx, connection) {
+            peer.out().extend_from_slice(frame);
+            cx.registry.touch(connection);
+        }
     }
 }
 
@@ -314,11 +390,28 @@ pub(crate) fn notify<S: 'static>(
         deadline: deadline(cx.registry, header),
     };
     let mut reply = cx.registry.take_buffer();
-    let mut context = Context { state: cx.state, registry: cx.registry, call };
+    let is_transactional = handler.is_transactional && core_is_durable(cx, peer.core);
+    if is_transactional && let Some(core) = cx.registry.get_mut(peer.core) {
+        core.table.begin_unanswered();
+    }
+    let mut context = Context { state: cx.state, registry: cx.registry, call, retry_after: None };
     let ended = handler.run(frame.body, &mut context, &mut reply);
+    let is_undone = context.retry_after.is_some() || !matches!(ended, Ended::Replied);
+    let now = cx.registry.now();
+    if is_transactional && let Some(core) = cx.registry.get_mut(peer.core) {
+        match is_undone {
+            true => core.table.abort(),
+            false => core.table.commit_unanswered(now),
+        }
+        durable::settle(cx.registry, peer.core);
+    }
     if let Ended::BadArguments(_) = ended {
         // What is wrong may quote them, and nobody is answered.
         log::debug!("a notification of {}: its arguments do not fit", handler.info.name);
     }
     cx.registry.give_buffer(reply);
+}
+
+fn core_is_durable<S: 'static>(cx: &Cx<'_, S>, core: Id<Core<S>>) -> bool {
+    cx.registry.get(core).is_some_and(|core| core.table.is_durable())
 }

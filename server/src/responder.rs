@@ -1,5 +1,7 @@
 //! An answer that is given later than its handler returns.
 
+use std::time::Duration;
+
 use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{Header, Kind};
 use onceloop_protocol::method::Method;
@@ -52,6 +54,19 @@ impl<S: 'static, M: Method> Responder<S, M> {
         answer(cx, &self.call, out);
     }
 
+    /// Asks the caller to call again after this time: the handler has done nothing, and the call
+    /// counts as not executed. Of what was done all the same nothing is undone.
+    pub fn retry_later(mut self, cx: &mut Cx<'_, S>, after: Duration) {
+        self.remote = None;
+        if self.call.key.is_none() {
+            return answer(cx, &self.call, Vec::new());
+        }
+        let mut out = cx.registry.take_buffer();
+        request::retry_later(cx, self.call.connection, &self.call, after, &mut out);
+        request::send(cx, self.call.connection, out);
+        unblock_later(cx, &self.call);
+    }
+
     /// Runs `on_cancel` once if the caller cancels the call before it is answered. It may stop work
     /// whose result nobody wants; the call is still to be answered.
     pub fn on_cancel(
@@ -92,6 +107,11 @@ fn answer<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>, mut out: Vec<u8>) 
     }
     request::deliver(cx, call.connection, call, 0, &mut out);
     request::send(cx, call.connection, out);
+    unblock_later(cx, call);
+}
+
+/// In-order session: a call ended, so another one may have its turn.
+fn unblock_later<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>) {
     if let Some(session) = call.session
         && cx.registry.get(call.core).is_some_and(|core| core.table.is_in_order(session))
     {

@@ -12,6 +12,7 @@ pub(crate) struct Counts {
     pub(crate) accept_failures: u64,
     pub(crate) answered: u64,
     pub(crate) cancelled: u64,
+    pub(crate) put_off: u64,
     pub(crate) frames_refused: u64,
     pub(crate) notifications: u64,
     pub(crate) notifications_dropped: u64,
@@ -32,6 +33,10 @@ pub struct Stats {
     pub kept_replies: u64,
     /// Bytes of those answers.
     pub kept_reply_bytes: u64,
+    /// Answers, handshakes and calls to start that wait until something is safe in the store.
+    pub waiting: u64,
+    /// Whether what the server knows of its calls outlives it.
+    pub is_durable: bool,
     /// Whether the server is shutting down.
     pub is_draining: bool,
 
@@ -55,6 +60,8 @@ pub struct Stats {
     pub calls_answered: u64,
     /// Calls cancelled while they ran.
     pub calls_cancelled: u64,
+    /// Calls whose handlers asked to be called again later.
+    pub calls_put_off: u64,
     /// Answers given again from what was kept, to a copy of the call or to a client that came back:
     /// retries that did not run twice.
     pub calls_replayed: u64,
@@ -82,6 +89,8 @@ impl Stats {
             in_flight: core.table.in_flight() as u64,
             kept_replies: kept_replies as u64,
             kept_reply_bytes: kept_reply_bytes as u64,
+            waiting: core.table.waiting() as u64,
+            is_durable: core.table.is_durable(),
             is_draining: core.drain.is_some(),
             connections_accepted: counts.connections_accepted,
             connections_closed: counts.connections_closed,
@@ -93,6 +102,7 @@ impl Stats {
             calls_started: table.started,
             calls_answered: counts.answered,
             calls_cancelled: counts.cancelled,
+            calls_put_off: counts.put_off,
             calls_replayed: table.replayed,
             calls_joined: table.joined,
             calls_refused: table.refused,

@@ -239,7 +239,7 @@ fn a_cancel_reaches_what_waits_and_what_runs() {
 
 /// Row 19b: what the replaced connection had sent and was not run yet is never run.
 #[test]
-fn a_backlog_of_a_replaced_connection_is_dropped() {
+fn row_19b_a_backlog_of_a_replaced_connection_is_dropped() {
     let mut world = World::new();
     let (mut first, welcome) = Wire::hello(&mut world, Order::Unordered);
     // More than a turn's budget, and then a call that is protected.

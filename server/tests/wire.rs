@@ -92,7 +92,7 @@ fn a_session_of_nobody_and_a_wrong_secret_get_the_same_answer() {
 }
 
 #[test]
-fn a_panic_is_caught_and_is_the_recorded_answer() {
+fn row_17_a_panic_is_caught_and_is_the_recorded_answer() {
     let mut world = World::new();
     let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
     for _ in 0..2 {
@@ -122,7 +122,7 @@ fn refusals_do_not_consume_the_xid() {
 }
 
 #[test]
-fn a_body_that_is_too_large_is_skipped_and_the_connection_lives() {
+fn row_1b_a_body_that_is_too_large_is_skipped_and_the_connection_lives() {
     let mut world = World::new();
     let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
     let mut huge = Vec::new();
@@ -193,6 +193,22 @@ fn an_http_client_is_told_in_its_own_words() {
     let mut text = String::new();
     wire.stream.read_to_string(&mut text).expect("text");
     assert!(text.starts_with("HTTP/1.0 400") && text.contains("Onceloop"), "{text}");
+}
+
+#[test]
+fn row_1_where_framing_is_lost_the_connection_closes_and_the_session_stays() {
+    let mut world = World::new();
+    let (mut wire, welcome) = Wire::hello(&mut world, Order::Unordered);
+    let mut bytes = request(1, 0, "bank.debit", &(10u64,));
+    bytes.extend([0, 0, 0, 12, 99, 0, 0, 0]); // a kind that there is not
+    bytes.extend(request(2, 0, "bank.debit", &(10u64,)));
+    wire.send(&mut world, &bytes);
+    let (_, frames) = wire.until_closed(&mut world);
+    assert_eq!(frames[0].number(), 10, "what came before was a call");
+    assert_eq!((frames.len(), frames[1].code()), (2, Some(Code::Protocol)));
+    let mut back = Wire::resume(&mut world, &welcome, 1, 0);
+    assert_eq!(back.all(&mut world)[1].number(), 10);
+    assert_eq!(world.app.spent, 10);
 }
 
 #[test]
@@ -310,7 +326,7 @@ fn a_late_answer_lets_run_what_waits_on_a_newer_connection() {
 }
 
 #[test]
-fn deferred_notifications_are_bounded_like_calls() {
+fn row_4d_deferred_notifications_are_bounded_like_calls() {
     let mut limits = Limits::default();
     limits.in_flight_max = 2;
     let mut world = World::with(limits);

@@ -139,7 +139,8 @@ pub(super) enum What {
 /// The effects of a handler that has not ended.
 #[derive(Clone)]
 struct Transaction {
-    call: CallKey,
+    /// Whose; `None` for one that nobody waits for.
+    call: Option<CallKey>,
     effects: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
@@ -159,6 +160,15 @@ pub(super) struct DurableSession {
     pub(super) has_journal: bool,
     /// It is over; its END is written and not safe.
     pub(super) is_ending: bool,
+}
+
+impl Durability {
+    /// Nobody waits for anything any more.
+    pub(super) fn abandon(&mut self) {
+        self.queue.clear();
+        self.to_compact.clear();
+        (self.transaction, self.ending) = (None, 0);
+    }
 }
 
 impl<St: Store> Table<St> {
@@ -192,7 +202,31 @@ impl<St: Store> Table<St> {
     /// [committed](Table::complete) together with its answer, or not at all. One handler runs at a
     /// time; what was begun before and not completed is forgotten.
     pub fn begin(&mut self, call: CallKey) {
-        self.durability.transaction = Some(Transaction { call, effects: BTreeMap::new() });
+        self.durability.transaction =
+            Some(Transaction { call: Some(call), effects: BTreeMap::new() });
+    }
+
+    /// As [`Table::begin`], for a notification: nobody waits for an answer, and
+    /// [`Table::commit_unanswered`] ends it.
+    pub fn begin_unanswered(&mut self) {
+        self.durability.transaction = Some(Transaction { call: None, effects: BTreeMap::new() });
+    }
+
+    /// Commits what the handler of a notification has written.
+    pub fn commit_unanswered(&mut self, now: Instant) {
+        let Some(open) = self.durability.transaction.take_if(|open| open.call.is_none()) else {
+            return;
+        };
+        if !open.effects.is_empty() {
+            self.put(&open.effects);
+            self.commit(now);
+        }
+    }
+
+    fn put(&mut self, effects: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
+        for (key, value) in effects {
+            self.store.put(key, value.as_deref());
+        }
     }
 
     /// Forgets what the open transaction has written: the handler failed. It stays open.
@@ -268,6 +302,11 @@ impl<St: Store> Table<St> {
     /// Returns whether something waits until it is safe.
     pub fn is_waiting(&self) -> bool {
         !self.durability.queue.is_empty()
+    }
+
+    /// Returns how many things wait until something is safe.
+    pub fn waiting(&self) -> usize {
+        self.durability.queue.len()
     }
 
     fn release(&mut self, what: What, now: Instant) -> Option<Released> {
@@ -392,15 +431,16 @@ impl<St: Store> Table<St> {
         answer: Answer<'_>,
         now: Instant,
     ) -> Delivery {
-        let transaction = self.durability.transaction.take_if(|open| open.call == key);
+        let transaction = self.durability.transaction.take_if(|open| open.call == Some(key));
         let Some(call) = self.calls.get(key).filter(|call| !call.has_ended) else {
             return Delivery::NOBODY;
         };
+        if self.durability.failure.is_some() {
+            return Delivery::NOBODY;
+        }
         let call = call.clone();
         let effects = transaction.map(|open| open.effects).unwrap_or_default();
-        for (key, value) in &effects {
-            self.store.put(key, value.as_deref());
-        }
+        self.put(&effects);
         let mut delivery = Delivery::NOBODY;
         if let Some(session) = self.sessions.get(call.session) {
             delivery.unblocks = session.in_order().is_some().then_some(call.session);
@@ -488,7 +528,7 @@ impl<St: Store> Table<St> {
 
     /// Row 16, durable: the call counts as never begun once that is safe.
     pub(super) fn unstart(&mut self, key: CallKey, refusal: &Refusal, now: Instant) {
-        self.durability.transaction.take_if(|open| open.call == key);
+        self.durability.transaction.take_if(|open| open.call == Some(key));
         let Some(call) = self.calls.get_mut(key).filter(|call| !call.has_ended) else { return };
         call.has_ended = true;
         let call = call.clone();

@@ -38,8 +38,8 @@ pub use self::durable::Released;
 pub use self::finish::{Cancelled, Delivery};
 pub use self::lifecycle::Resumption;
 pub use self::order::HeldRequest;
-use self::principal::Accounts;
 pub use self::principal::Principal;
+use self::principal::{ANYONE, Accounts};
 pub use self::refusal::{Refusal, append_error};
 use self::replies::Replies;
 pub use self::replies::{Answer, REPLY_COPY_BYTES_MAX};
@@ -165,10 +165,14 @@ impl<St: Store> Table<St> {
     /// ([`Principal::ANYONE`]) get together at most half of what there is.
     ///
     /// # Panics
-    /// If there is a session already.
+    /// If a call is in flight: who peers are is asked from the beginning.
     pub fn authenticate(&mut self) {
-        assert_eq!(self.sessions.len(), 0, "who peers are is asked from the beginning");
+        assert_eq!(self.calls.len(), 0, "who peers are is asked from the beginning");
         self.accounts.divide(&self.limits);
+        // Those that a durable table came back with were not counted before.
+        let anyone = self.sessions.iter().filter(|(_, session)| session.account == ANYONE);
+        let kept: usize = anyone.map(|(_, session)| session.kept_bytes as usize).sum();
+        self.accounts.count(ANYONE, |account| account.kept_bytes = kept);
     }
 
     /// Row 9: has a copy of a call that is running or waiting answered at once, by IN_PROGRESS. It
@@ -235,6 +239,7 @@ impl<St: Store> Table<St> {
         self.sessions = Arena::new();
         self.replies = Replies::new();
         self.accounts = self.accounts.emptied();
+        self.durability.abandon();
         self.leases.clear();
         self.in_flight_bytes = 0;
         self.held_bytes = 0;

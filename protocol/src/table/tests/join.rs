@@ -173,7 +173,7 @@ fn row_9_a_server_may_say_that_a_call_is_in_progress() {
 }
 
 #[test]
-fn an_unprotected_reply_goes_only_where_its_call_came_from() {
+fn row_4b_an_unprotected_reply_goes_only_where_its_call_came_from() {
     let mut f = joined();
     let call = f.send(copy(1).unprotected().on(SECOND)).run();
     assert_eq!(to(f.complete(call, b"out")), [SECOND]);

@@ -19,7 +19,7 @@ fn run_turns(f: &mut Fixture) -> Vec<u64> {
 }
 
 #[test]
-fn calls_run_by_seq_whatever_order_they_come_in() {
+fn row_12b_calls_run_by_seq_whatever_order_they_come_in() {
     let mut f = Fixture::in_order();
     for seq in [5, 3, 2, 4] {
         assert_eq!(f.send(copy(seq)), Found::Wait);
@@ -41,7 +41,7 @@ fn an_unordered_session_unblocks_nothing() {
 }
 
 #[test]
-fn a_copy_of_a_held_call_waits_too_and_is_held_once() {
+fn row_9_a_copy_of_a_held_call_waits_too_and_is_held_once() {
     let mut f = Fixture::in_order();
     assert_eq!(f.send(copy(2)), Found::Wait);
     assert_eq!(f.send(copy(2)), Found::Wait);
@@ -51,7 +51,7 @@ fn a_copy_of_a_held_call_waits_too_and_is_held_once() {
 }
 
 #[test]
-fn a_running_call_in_order_keeps_the_next_one_waiting() {
+fn row_12b_a_running_call_in_order_keeps_the_next_one_waiting() {
     let mut f = Fixture::in_order();
     let first = f.send(copy(1)).run();
     assert_eq!(f.send(copy(2)), Found::Wait);
@@ -62,7 +62,7 @@ fn a_running_call_in_order_keeps_the_next_one_waiting() {
 }
 
 #[test]
-fn an_abandoned_handler_keeps_the_next_one_waiting() {
+fn row_12b_an_abandoned_handler_keeps_the_next_one_waiting() {
     let mut f = Fixture::in_order();
     let first = f.send(copy(1)).run();
     f.acknowledge(1);
@@ -74,7 +74,7 @@ fn an_abandoned_handler_keeps_the_next_one_waiting() {
 }
 
 #[test]
-fn an_acknowledged_hole_is_no_hole() {
+fn row_12b_an_acknowledged_hole_is_no_hole() {
     let mut f = Fixture::in_order();
     assert_eq!(f.send(copy(4)), Found::Wait);
     f.acknowledge(3);
@@ -83,7 +83,7 @@ fn an_acknowledged_hole_is_no_hole() {
 }
 
 #[test]
-fn a_refused_call_is_a_hole_until_it_comes_again() {
+fn row_12b_a_refused_call_is_a_hole_until_it_comes_again() {
     let mut f = Fixture::in_order();
     assert_eq!(f.send(copy(1).time_left(0)).code(), Code::Deadline);
     assert_eq!(f.send(copy(2)), Found::Wait);
@@ -108,7 +108,7 @@ fn row_12_is_asked_again_when_the_turn_comes() {
 }
 
 #[test]
-fn a_server_that_drains_refuses_a_held_call_when_its_turn_comes() {
+fn row_12b_a_server_that_drains_refuses_a_held_call_when_its_turn_comes() {
     let mut f = Fixture::in_order();
     let first = f.send(copy(1)).run();
     assert_eq!(f.send(copy(2)), Found::Wait);
@@ -128,7 +128,7 @@ fn a_held_call_without_a_deadline_keeps_none() {
 }
 
 #[test]
-fn what_one_session_holds_is_bounded() {
+fn row_12b_what_one_session_holds_is_bounded() {
     let limits = Limits { held_bytes_per_session_max: 100, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::InOrder);
     assert_eq!(f.send(copy(2).body(&[0; 60])), Found::Wait);
@@ -141,7 +141,7 @@ fn what_one_session_holds_is_bounded() {
 }
 
 #[test]
-fn what_all_sessions_hold_is_bounded() {
+fn row_12b_what_all_sessions_hold_is_bounded() {
     let limits = Limits { in_flight_bytes_max: 100, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::InOrder);
     let (other, _) = f.open(&hello(0, Order::InOrder), 5, SECOND).unwrap();
@@ -153,7 +153,7 @@ fn what_all_sessions_hold_is_bounded() {
 }
 
 #[test]
-fn a_cancelled_held_call_never_ran() {
+fn row_4c_a_cancelled_held_call_never_ran() {
     let mut f = Fixture::in_order();
     f.send(copy(2));
     f.send(copy(3));
@@ -170,7 +170,7 @@ fn a_cancelled_held_call_never_ran() {
 }
 
 #[test]
-fn an_acknowledged_held_call_never_runs() {
+fn row_5_an_acknowledged_held_call_never_runs() {
     let mut f = Fixture::in_order();
     f.send(copy(2));
     f.send(copy(3));
@@ -180,7 +180,7 @@ fn an_acknowledged_held_call_never_runs() {
 }
 
 #[test]
-fn a_resume_drops_what_is_held() {
+fn row_19b_a_resume_drops_what_is_held() {
     let mut f = Fixture::in_order();
     let first = f.send(copy(1)).run();
     f.send(copy(2));
@@ -218,7 +218,7 @@ fn a_held_call_knows_the_connection_it_came_by() {
 }
 
 #[test]
-fn a_hole_is_waited_for_only_so_long() {
+fn row_12b_a_hole_is_waited_for_only_so_long() {
     let mut f = Fixture::in_order();
     f.send(copy(2));
     f.send(copy(3));
@@ -234,7 +234,7 @@ fn a_hole_is_waited_for_only_so_long() {
 }
 
 #[test]
-fn a_long_handler_is_no_hole() {
+fn row_12b_a_long_handler_is_no_hole() {
     let mut f = Fixture::in_order();
     let first = f.send(copy(1)).run();
     f.send(copy(2));

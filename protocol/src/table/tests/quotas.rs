@@ -16,7 +16,7 @@ fn refused_then_runs(f: &mut Fixture, refused: Copy, code: Code) {
 }
 
 #[test]
-fn a_refusal_does_not_consume_the_xid() {
+fn row_12_a_refusal_does_not_consume_the_xid() {
     let mut f = Fixture::new();
     refused_then_runs(&mut f, copy(1).refused(Code::NoMethod), Code::NoMethod);
     refused_then_runs(&mut f, copy(2).refused(Code::NotAuthorized), Code::NotAuthorized);
@@ -25,7 +25,7 @@ fn a_refusal_does_not_consume_the_xid() {
 }
 
 #[test]
-fn a_refusal_changes_nothing_but_the_floor() {
+fn row_12_a_refusal_changes_nothing_but_the_floor() {
     let mut f = Fixture::new();
     for seq in 1..=3 {
         f.run(copy(seq), b"answer");
@@ -37,7 +37,7 @@ fn a_refusal_changes_nothing_but_the_floor() {
 }
 
 #[test]
-fn a_draining_server_refuses_new_calls_and_sessions_and_ends_what_runs() {
+fn row_12_a_draining_server_refuses_new_calls_and_sessions_and_ends_what_runs() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     f.table.drain();
@@ -50,7 +50,7 @@ fn a_draining_server_refuses_new_calls_and_sessions_and_ends_what_runs() {
 }
 
 #[test]
-fn a_session_runs_only_so_many_calls() {
+fn row_12_a_session_runs_only_so_many_calls() {
     let limits = Limits { window: 4, in_flight_per_session_max: 8, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
     let mut calls: Vec<_> = (1..=4).map(|seq| f.send(copy(seq)).run()).collect();
@@ -65,7 +65,7 @@ fn a_session_runs_only_so_many_calls() {
 }
 
 #[test]
-fn a_window_larger_than_the_quota_counts_instead() {
+fn row_12_a_window_larger_than_the_quota_counts_instead() {
     let limits = Limits { in_flight_per_session_max: 2, window: 4, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
     for seq in 1..=4 {
@@ -75,7 +75,7 @@ fn a_window_larger_than_the_quota_counts_instead() {
 }
 
 #[test]
-fn a_server_runs_only_so_many_calls() {
+fn row_12_a_server_runs_only_so_many_calls() {
     let mut f = Fixture::with(Limits { in_flight_max: 2, ..Limits::default() }, Order::Unordered);
     let call = f.send(copy(1)).run();
     f.send(copy(2)).run();
@@ -86,7 +86,7 @@ fn a_server_runs_only_so_many_calls() {
 }
 
 #[test]
-fn the_arguments_of_running_calls_are_bounded() {
+fn row_12_the_arguments_of_running_calls_are_bounded() {
     let limits = Limits { in_flight_bytes_max: 100, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
     let call = f.send(copy(1).body(&[0; 60])).run();
@@ -97,7 +97,7 @@ fn the_arguments_of_running_calls_are_bounded() {
 }
 
 #[test]
-fn a_session_of_an_ended_client_keeps_its_calls_in_the_count() {
+fn row_12_a_session_of_an_ended_client_keeps_its_calls_in_the_count() {
     let mut f = Fixture::with(Limits { in_flight_max: 1, ..Limits::default() }, Order::Unordered);
     let call = f.send(copy(1)).run();
     f.close(f.session);
@@ -108,7 +108,7 @@ fn a_session_of_an_ended_client_keeps_its_calls_in_the_count() {
 }
 
 #[test]
-fn unacknowledged_replies_are_never_evicted_new_calls_are_refused() {
+fn row_12_unacknowledged_replies_are_never_evicted_new_calls_are_refused() {
     let limits = Limits {
         kept_reply_bytes_per_session_max: 1_000,
         reply_reservation_bytes: 100,
@@ -130,7 +130,7 @@ fn unacknowledged_replies_are_never_evicted_new_calls_are_refused() {
 /// The acknowledgement of all that came after it waits for the oldest call: refused for want of room
 /// for its reply, it would be refused for ever.
 #[test]
-fn the_oldest_call_runs_however_many_replies_wait_for_it() {
+fn row_12_the_oldest_call_runs_however_many_replies_wait_for_it() {
     let limits = Limits {
         kept_reply_bytes_per_session_max: 1_000,
         kept_reply_bytes_max: 1_500,
@@ -158,7 +158,7 @@ fn the_oldest_call_runs_however_many_replies_wait_for_it() {
 }
 
 #[test]
-fn replies_of_all_sessions_are_bounded() {
+fn row_13_replies_of_all_sessions_are_bounded() {
     let limits =
         Limits { kept_reply_bytes_max: 1_000, reply_reservation_bytes: 100, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
@@ -175,7 +175,7 @@ fn replies_of_all_sessions_are_bounded() {
 }
 
 #[test]
-fn a_large_reply_does_not_take_what_another_call_has_reserved() {
+fn row_13_a_large_reply_does_not_take_what_another_call_has_reserved() {
     let limits = Limits {
         kept_reply_bytes_per_session_max: 1_000,
         reply_reservation_bytes: 100,
@@ -191,7 +191,7 @@ fn a_large_reply_does_not_take_what_another_call_has_reserved() {
 }
 
 #[test]
-fn a_server_opens_only_so_many_sessions() {
+fn row_21_a_server_opens_only_so_many_sessions() {
     let mut f = Fixture::with(Limits { sessions_max: 1, ..Limits::default() }, Order::Unordered);
     let refusal = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap_err();
     assert_eq!((refusal.code, f.table.sessions()), (Code::Busy, 1));

@@ -6,7 +6,7 @@ use crate::frame::SEQ_MAX;
 use crate::table::Cancelled;
 
 #[test]
-fn an_unknown_session_is_refused_and_never_created() {
+fn row_2_an_unknown_session_is_refused_and_never_created() {
     let mut f = Fixture::new();
     let stranger = SessionKey::from_bits(99 << 32 | 1);
     assert_eq!(f.send_to(stranger, copy(1)).code(), Code::SessionUnknown);
@@ -15,7 +15,7 @@ fn an_unknown_session_is_refused_and_never_created() {
 }
 
 #[test]
-fn a_session_that_ended_is_not_created_again_by_a_request() {
+fn row_2_a_session_that_ended_is_not_created_again_by_a_request() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     f.close(f.session);
@@ -28,7 +28,7 @@ fn a_session_that_ended_is_not_created_again_by_a_request() {
 }
 
 #[test]
-fn a_request_by_a_replaced_connection_is_fenced() {
+fn row_3_a_request_by_a_replaced_connection_is_fenced() {
     let mut f = Fixture::new();
     f.resume(SECOND, 0);
     assert_eq!(f.send(copy(1).ack(0).on(FIRST)).closed(), Code::Fenced);
@@ -38,7 +38,7 @@ fn a_request_by_a_replaced_connection_is_fenced() {
 }
 
 #[test]
-fn a_fenced_request_does_not_even_move_the_floor() {
+fn row_3_a_fenced_request_does_not_even_move_the_floor() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     f.resume(SECOND, 0);
@@ -48,7 +48,7 @@ fn a_fenced_request_does_not_even_move_the_floor() {
 }
 
 #[test]
-fn numbers_no_client_may_send_close_the_connection_and_change_nothing() {
+fn row_4_numbers_no_client_may_send_close_the_connection_and_change_nothing() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     for (seq, ack) in [
@@ -70,7 +70,7 @@ fn numbers_no_client_may_send_close_the_connection_and_change_nothing() {
 }
 
 #[test]
-fn an_ack_frame_beyond_the_last_seq_is_refused() {
+fn row_4_an_ack_frame_beyond_the_last_seq_is_refused() {
     let mut f = Fixture::new();
     for ack in [SEQ_MAX + 1, u64::MAX] {
         let refusal = f.table.acknowledge(f.session, ack).unwrap_err();
@@ -80,7 +80,7 @@ fn an_ack_frame_beyond_the_last_seq_is_refused() {
 }
 
 #[test]
-fn an_unprotected_call_runs_only_if_that_does_no_harm() {
+fn row_4b_an_unprotected_call_runs_only_if_that_does_no_harm() {
     let mut f = Fixture::new();
     let harmful = copy(1).unprotected().idempotent(false);
     assert_eq!(f.send(harmful).code(), Code::NotProtected);
@@ -92,7 +92,7 @@ fn an_unprotected_call_runs_only_if_that_does_no_harm() {
 }
 
 #[test]
-fn an_unprotected_call_keeps_to_rows_5_and_12() {
+fn row_4b_an_unprotected_call_keeps_to_rows_5_and_12() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     assert_eq!(f.send(copy(0).ack(1).unprotected().time_left(0)).code(), Code::Deadline);
@@ -104,7 +104,7 @@ fn an_unprotected_call_keeps_to_rows_5_and_12() {
 }
 
 #[test]
-fn an_unprotected_reply_goes_where_its_call_came_from() {
+fn row_4b_an_unprotected_reply_goes_where_its_call_came_from() {
     let mut f = Fixture::new();
     let call = f.send(copy(1).unprotected()).run();
     f.resume(SECOND, 0);
@@ -112,7 +112,7 @@ fn an_unprotected_reply_goes_where_its_call_came_from() {
 }
 
 #[test]
-fn a_cancel_tells_the_handler_and_changes_nothing_else() {
+fn row_4c_a_cancel_tells_the_handler_and_changes_nothing_else() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     assert!(f.table.is_awaited(call));
@@ -126,7 +126,7 @@ fn a_cancel_tells_the_handler_and_changes_nothing_else() {
 }
 
 #[test]
-fn a_cancel_of_nothing_does_nothing() {
+fn row_4c_a_cancel_of_nothing_does_nothing() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     f.acknowledge(1);
@@ -138,7 +138,7 @@ fn a_cancel_of_nothing_does_nothing() {
 }
 
 #[test]
-fn an_ack_gives_back_what_it_covers_and_no_more() {
+fn row_5_an_ack_gives_back_what_it_covers_and_no_more() {
     let mut f = Fixture::new();
     for seq in 1..=4 {
         f.run(copy(seq), &[0x40 + u8::try_from(seq).unwrap(); 10]);
@@ -154,7 +154,7 @@ fn an_ack_gives_back_what_it_covers_and_no_more() {
 }
 
 #[test]
-fn an_ack_may_pass_seqs_never_seen() {
+fn row_5_an_ack_may_pass_seqs_never_seen() {
     let mut f = Fixture::new();
     let running = f.send(copy(3)).run();
     f.run(copy(1_000_001).ack(1_000_000), b"far");
@@ -164,7 +164,7 @@ fn an_ack_may_pass_seqs_never_seen() {
 }
 
 #[test]
-fn an_abandoned_handler_ends_without_an_answer() {
+fn row_18_an_abandoned_handler_ends_without_an_answer() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     f.acknowledge(1);
@@ -177,7 +177,7 @@ fn an_abandoned_handler_ends_without_an_answer() {
 }
 
 #[test]
-fn an_abandoned_handler_does_not_answer_for_the_newcomer_in_its_cell() {
+fn row_18_an_abandoned_handler_does_not_answer_for_the_newcomer_in_its_cell() {
     let mut f = Fixture::new();
     let old = f.send(copy(1)).run();
     let new = f.send(copy(2).ack(1)).run();
@@ -188,7 +188,7 @@ fn an_abandoned_handler_does_not_answer_for_the_newcomer_in_its_cell() {
 }
 
 #[test]
-fn a_seq_that_was_acknowledged_never_runs_again() {
+fn row_6_a_seq_that_was_acknowledged_never_runs_again() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     f.acknowledge(1);
@@ -199,7 +199,7 @@ fn a_seq_that_was_acknowledged_never_runs_again() {
 }
 
 #[test]
-fn a_seq_beyond_the_window_is_refused_with_the_floor() {
+fn row_7_a_seq_beyond_the_window_is_refused_with_the_floor() {
     let mut f = Fixture::new();
     f.acknowledge(10);
     let refusal = f.send(copy(10 + 129)).refused();
@@ -211,7 +211,7 @@ fn a_seq_beyond_the_window_is_refused_with_the_floor() {
 }
 
 #[test]
-fn a_seq_with_other_bytes_is_refused_in_every_occupied_state() {
+fn row_8_a_seq_with_other_bytes_is_refused_in_every_occupied_state() {
     let mut f = Fixture::with(
         Limits { kept_reply_bytes_per_session_max: 16 * 1024, ..Limits::default() },
         Order::InOrder,
@@ -229,7 +229,7 @@ fn a_seq_with_other_bytes_is_refused_in_every_occupied_state() {
 }
 
 #[test]
-fn ack_and_deadline_may_differ_between_two_copies() {
+fn row_10_ack_and_deadline_may_differ_between_two_copies() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     f.run(copy(2), b"two");
@@ -237,7 +237,7 @@ fn ack_and_deadline_may_differ_between_two_copies() {
 }
 
 #[test]
-fn a_copy_of_a_running_call_waits_and_does_not_run() {
+fn row_9_a_copy_of_a_running_call_waits_and_does_not_run() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     for _ in 0..3 {
@@ -249,7 +249,7 @@ fn a_copy_of_a_running_call_waits_and_does_not_run() {
 }
 
 #[test]
-fn a_finished_call_is_answered_again_with_the_same_bytes() {
+fn row_10_a_finished_call_is_answered_again_with_the_same_bytes() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     let bytes = bytes::Bytes::from(vec![9; 3_000]);
@@ -263,7 +263,7 @@ fn a_finished_call_is_answered_again_with_the_same_bytes() {
 }
 
 #[test]
-fn a_finished_call_is_answered_again_whatever_row_12_would_say() {
+fn row_10_a_finished_call_is_answered_again_whatever_row_12_would_say() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     let running = f.send(copy(2)).run();
@@ -277,7 +277,7 @@ fn a_finished_call_is_answered_again_whatever_row_12_would_say() {
 }
 
 #[test]
-fn of_a_reply_too_large_to_keep_the_fact_is_kept() {
+fn row_11_of_a_reply_too_large_to_keep_the_fact_is_kept() {
     let limits = Limits { kept_reply_bytes_per_session_max: 8 * 1024, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
     let call = f.send(copy(1)).run();
@@ -293,7 +293,7 @@ fn of_a_reply_too_large_to_keep_the_fact_is_kept() {
 }
 
 #[test]
-fn an_answer_is_found_by_its_call_and_never_by_its_place() {
+fn row_14_an_answer_is_found_by_its_call_and_never_by_its_place() {
     let mut f = Fixture::new();
     let first = f.send(copy(1)).run();
     f.complete(first, b"one");
@@ -309,7 +309,7 @@ fn an_answer_is_found_by_its_call_and_never_by_its_place() {
 }
 
 #[test]
-fn a_call_whose_arguments_did_not_fit_was_never_there() {
+fn row_12_a_call_whose_arguments_did_not_fit_was_never_there() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     f.withdraw(call);
@@ -327,7 +327,7 @@ fn a_call_whose_arguments_did_not_fit_was_never_there() {
 }
 
 #[test]
-fn sessions_do_not_see_each_other() {
+fn row_2_sessions_do_not_see_each_other() {
     let mut f = Fixture::new();
     let (other, _) = f.open(&hello(0, Order::Unordered), 5, SECOND).unwrap();
     f.run(copy(1), b"mine");

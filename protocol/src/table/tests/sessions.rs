@@ -62,7 +62,7 @@ fn another_version_is_refused() {
 }
 
 #[test]
-fn a_wrong_secret_gets_the_same_answer_as_an_unknown_session() {
+fn row_2_a_wrong_secret_gets_the_same_answer_as_an_unknown_session() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     let Sid { place, secret } = f.sid;
@@ -101,7 +101,7 @@ fn a_wrong_secret_gets_the_same_answer_as_an_unknown_session() {
 }
 
 #[test]
-fn an_old_incarnation_or_attachment_is_fenced_and_changes_nothing() {
+fn row_3_an_old_incarnation_or_attachment_is_fenced_and_changes_nothing() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     let resume = |f: &mut Fixture, incarnation, attachment, ack, connection| {
@@ -124,7 +124,7 @@ fn an_old_incarnation_or_attachment_is_fenced_and_changes_nothing() {
 }
 
 #[test]
-fn a_resume_with_numbers_no_client_may_send_changes_nothing() {
+fn row_4_a_resume_with_numbers_no_client_may_send_changes_nothing() {
     let mut f = Fixture::new();
     let message = Resume { ack: SEQ_MAX + 1, ..f.message() };
     assert_eq!(
@@ -141,7 +141,7 @@ fn a_resume_with_numbers_no_client_may_send_changes_nothing() {
 }
 
 #[test]
-fn resumed_tells_what_became_of_every_call() {
+fn row_19b_resumed_tells_what_became_of_every_call() {
     let limits = Limits { kept_reply_bytes_per_session_max: 64 * 1024, ..Limits::default() };
     let mut f = Fixture::with(limits, Order::Unordered);
     f.run(copy(1), b"one");
@@ -160,7 +160,7 @@ fn resumed_tells_what_became_of_every_call() {
 }
 
 #[test]
-fn a_cell_reported_vacant_stays_so_until_it_is_sent_again() {
+fn row_19b_a_cell_reported_vacant_stays_so_until_it_is_sent_again() {
     let mut f = Fixture::new();
     f.send(copy(1)).run();
     // Two requests are in a batch that is decoded and not yet run when the client is back.
@@ -174,7 +174,7 @@ fn a_cell_reported_vacant_stays_so_until_it_is_sent_again() {
 }
 
 #[test]
-fn the_reply_of_a_running_call_goes_to_the_new_connection() {
+fn row_19b_the_reply_of_a_running_call_goes_to_the_new_connection() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     f.detach();
@@ -189,7 +189,7 @@ fn the_reply_of_a_running_call_goes_to_the_new_connection() {
 }
 
 #[test]
-fn a_call_that_ends_while_nobody_is_there_is_answered_at_the_resume() {
+fn row_19_a_call_that_ends_while_nobody_is_there_is_answered_at_the_resume() {
     let mut f = Fixture::new();
     let call = f.send(copy(1)).run();
     f.detach();
@@ -204,7 +204,7 @@ fn a_call_that_ends_while_nobody_is_there_is_answered_at_the_resume() {
 }
 
 #[test]
-fn an_ack_in_a_resume_counts() {
+fn row_19b_an_ack_in_a_resume_counts() {
     let mut f = Fixture::new();
     f.run(copy(1), b"one");
     let running = f.send(copy(2)).run();
@@ -215,7 +215,7 @@ fn an_ack_in_a_resume_counts() {
 }
 
 #[test]
-fn losing_a_replaced_connection_changes_nothing() {
+fn row_19_losing_a_replaced_connection_changes_nothing() {
     let mut f = Fixture::new();
     f.resume(SECOND, 0);
     f.table.detach(f.session, FIRST, f.now);
@@ -224,7 +224,7 @@ fn losing_a_replaced_connection_changes_nothing() {
 }
 
 #[test]
-fn nothing_is_admitted_while_nobody_is_attached() {
+fn row_19_nothing_is_admitted_while_nobody_is_attached() {
     let mut f = Fixture::new();
     f.detach();
     assert_eq!(f.send(copy(1)).closed(), Code::Fenced);
@@ -233,7 +233,7 @@ fn nothing_is_admitted_while_nobody_is_attached() {
 }
 
 #[test]
-fn the_lease_counts_from_the_loss_of_the_connection() {
+fn row_20_the_lease_counts_from_the_loss_of_the_connection() {
     let mut f = Fixture::new();
     let lease = f.table.limits.lease;
     f.run(copy(1), b"one");
@@ -251,7 +251,7 @@ fn the_lease_counts_from_the_loss_of_the_connection() {
 }
 
 #[test]
-fn coming_back_ends_the_lease_and_the_next_one_is_whole() {
+fn row_20_coming_back_ends_the_lease_and_the_next_one_is_whole() {
     let mut f = Fixture::new();
     let lease = f.table.limits.lease;
     f.run(copy(1), b"one");
@@ -266,7 +266,7 @@ fn coming_back_ends_the_lease_and_the_next_one_is_whole() {
 }
 
 #[test]
-fn a_session_that_never_had_a_call_does_not_stay() {
+fn row_20_a_session_that_never_had_a_call_does_not_stay() {
     let mut f = Fixture::new();
     f.detach();
     f.pass(f.table.limits.unused_lease);
@@ -274,7 +274,7 @@ fn a_session_that_never_had_a_call_does_not_stay() {
 }
 
 #[test]
-fn what_runs_keeps_its_session() {
+fn row_20_what_runs_keeps_its_session() {
     let mut f = Fixture::new();
     let pending = f.send(copy(1)).run();
     let abandoned = f.send(copy(2)).run();
