@@ -248,9 +248,16 @@ impl World {
             }
             (Expected::HoldOrBusy, Found::Wait) => {
                 assert!(!in_turn, "a turn that has come is not put off");
-                session.held.insert(copy.seq, (copy.body, copy.connection));
+                session.held.insert(copy.seq, (copy.body, copy.connection, None));
             }
-            (Expected::Wait, Found::Wait) => tally.waits += 1,
+            (Expected::Wait, Found::Wait) => {
+                tally.waits += 1;
+                if let Some((_, came_by, joined)) = session.held.get_mut(&copy.seq)
+                    && *came_by != copy.connection
+                {
+                    *joined = Some(copy.connection);
+                }
+            }
             (Expected::Again(answer), Found::Again(bytes)) => {
                 assert_eq!(bytes, answer, "the answer of seq {} is its own", copy.seq);
                 assert_eq!(bytes[0], copy.body, "and comes from its bytes");
@@ -323,11 +330,16 @@ impl World {
         while let Some(held) = self.table.next_held(self.sessions[i].key, self.now) {
             let Frame { header, body } = held.frame();
             let session = &mut self.sessions[i];
-            let (lowest, (its_body, came_by)) = session.held.pop_first().expect("it was held");
+            let (lowest, (its_body, came_by, joined)) =
+                session.held.pop_first().expect("it was held");
             assert_eq!((lowest, its_body), (header.seq, body[0]), "the lowest, with its own bytes");
             let is_there = session.connections.contains(&came_by);
-            let by = if is_there { came_by } else { session.connections[0] };
-            assert_eq!(held.connection(), by, "seq {lowest}");
+            let mut joined = joined.filter(|joined| session.connections.contains(joined));
+            let by = match is_there {
+                true => came_by,
+                false => joined.take().unwrap_or(session.connections[0]),
+            };
+            assert_eq!((held.connection(), held.joined()), (by, joined), "seq {lowest}");
             assert!(!session.is_blocked(header.seq));
             let refusal = (self.dice.below(20) == 0).then_some(Code::NoMethod);
             let copy = Copy {
@@ -371,7 +383,7 @@ impl World {
         let is_held = held.is_some();
         match found {
             Cancelled::Held { connection, refusal: Refusal { code, .. } } => {
-                assert!(held.is_some_and(|(_, came_by)| came_by == connection));
+                assert!(held.is_some_and(|(_, came_by, _)| came_by == connection));
                 assert!(code == Code::Cancelled && code.class() == Class::NotExecuted);
                 *self.tally.by_code.entry(code.name()).or_default() += 1;
             }
@@ -566,10 +578,12 @@ impl World {
             };
             let count = session.held.len();
             let table = &self.table;
-            session.held.retain(|&seq, &mut (_, came_by)| {
-                let is_told = refused.remove(&(came_by, seq));
-                let is_gone = !session.connections.contains(&came_by);
-                assert!(is_told || is_gone || !is_refused(table, seq));
+            session.held.retain(|&seq, &mut (_, came_by, joined)| {
+                for connection in joined.into_iter().chain([came_by]) {
+                    let is_told = refused.remove(&(connection, seq));
+                    let is_gone = !session.connections.contains(&connection);
+                    assert!(is_told || is_gone || !is_refused(table, seq));
+                }
                 !is_refused(table, seq)
             });
             assert!(session.held.is_empty() || session.held.len() == count, "all or none");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{self, Flags, Frame, HEADER_BYTES, Header, Kind, NO_DEADLINE_MS};
+use onceloop_protocol::handshake::CellReport;
 use onceloop_protocol::table::{
     Admission, Answer, CallKey, Delivery, HeldRequest, REPLY_COPY_BYTES_MAX, Refusal, Request,
     SessionKey, append_error,
@@ -70,7 +71,9 @@ pub(crate) fn run_held<S: 'static>(
         }
         let Some(held) = next_held(cx, peer.core, session) else { return false };
         if held.connection() == id.to_bits() {
+            let begin = out.len();
             run(cx, id, peer, session, &held.frame(), out);
+            refuse_copy(cx, peer.core, session, &held, out, begin);
         } else {
             // What the other one answers here does not overtake what is answered already.
             if let Some(connection) = cx.registry.get_mut(id) {
@@ -98,8 +101,29 @@ fn run_by_other<S: 'static>(cx: &mut Cx<'_, S>, session: SessionKey, held: &Held
     let peer = *connection.role();
     let mut out = cx.registry.take_buffer();
     run(cx, id, &peer, session, &held.frame(), &mut out);
+    refuse_copy(cx, peer.core, session, held, &out, 0);
     send(cx, id, out);
     cx.registry.wake(id);
+}
+
+/// If a request that was held has been refused now, by what stands in `out` from `begin` on, refuses
+/// the copy of it that came by the session's other connection, too.
+fn refuse_copy<S: 'static>(
+    cx: &mut Cx<'_, S>,
+    core: Id<Core<S>>,
+    session: SessionKey,
+    held: &HeldRequest,
+    out: &[u8],
+    begin: usize,
+) {
+    let seq = held.frame().header.seq;
+    let Some(joined) = held.joined().map(Id::<PeerConnection<S>>::from_bits) else { return };
+    let report = cx.registry.get(core).and_then(|core| core.table.peek(session, seq));
+    if report == Some(CellReport::Vacant) {
+        let mut refusal = cx.registry.take_buffer();
+        refusal.extend_from_slice(&out[begin..]);
+        send(cx, joined, refusal);
+    }
 }
 
 fn next_held<S: 'static>(

@@ -7,6 +7,7 @@ use super::refusal::{
     bad_numbers, beyond_window, fenced, in_doubt, in_progress, not_protected, not_retained,
     poisoned, refused_by_server, stale, unknown_session, xid_reused,
 };
+use super::session::Session;
 use super::store::Store;
 use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::{Class, Code};
@@ -107,9 +108,10 @@ impl<St: Store> Table<St> {
                 Cell::InDoubt { attempt, .. } if is_same && request.is_idempotent => {
                     attempts = attempt;
                 }
-                _ => return self.meet(key, cell, is_same),
+                _ => return self.meet(key, request, cell, is_same),
             }
         }
+        let is_joined = is_in_order && self.take_joined(key) == Some(seq);
         // Row 12.
         if let Some(refusal) = self.refuse_vacant(key, request) {
             return self.refuse(key, refusal);
@@ -126,6 +128,9 @@ impl<St: Store> Table<St> {
             self.leave_doubt(key, seq);
         }
         let call = self.start(key, request);
+        if is_joined && let Some(call) = self.calls.get_mut(call) {
+            call.is_joined = true;
+        }
         if self.store.is_durable() && !request.is_transactional {
             self.start_safely(call, key, request, attempts + 1, now);
             return Admission::Wait;
@@ -144,10 +149,17 @@ impl<St: Store> Table<St> {
     }
 
     /// Rows 8 to 11: another copy was here before.
-    fn meet(&mut self, key: SessionKey, cell: Cell, is_same: bool) -> Admission<'_> {
+    fn meet(
+        &mut self,
+        key: SessionKey,
+        request: &Request<'_>,
+        cell: Cell,
+        is_same: bool,
+    ) -> Admission<'_> {
         if !is_same {
             return self.refuse(key, xid_reused());
         }
+        self.note_copy(key, request, cell);
         match cell {
             Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } | Cell::Committing { .. } => {
                 self.counters.joined += 1;
@@ -166,6 +178,26 @@ impl<St: Store> Table<St> {
             }
             Cell::InDoubt { .. } => Admission::Refuse(in_doubt()),
             Cell::Poisoned { .. } => Admission::Refuse(poisoned()),
+        }
+    }
+
+    /// A copy waits for the answer of one that came before. If that one is refused after all, so is
+    /// the copy: its sender waits for both.
+    fn note_copy(&mut self, key: SessionKey, request: &Request<'_>, cell: Cell) {
+        let (seq, connection) = (request.frame.header.seq, request.connection);
+        match cell {
+            Cell::Held { .. } => {
+                let in_order = self.sessions.get_mut(key).and_then(Session::in_order_mut);
+                if let Some(held) = in_order.and_then(|in_order| in_order.held.get_mut(&seq)) {
+                    held.join(connection);
+                }
+            }
+            Cell::Pending { call, .. } => {
+                if let Some(call) = self.calls.get_mut(call) {
+                    call.is_joined |= call.connection != connection;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -302,6 +334,7 @@ impl<St: Store> Table<St> {
             argument_bytes: u32::try_from(argument_bytes).expect("bodies are bounded below 4 GiB"),
             account,
             is_unprotected,
+            is_joined: false,
             is_abandoned: false,
             is_cancelled: false,
             has_start: false,

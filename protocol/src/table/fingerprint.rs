@@ -11,7 +11,7 @@ use super::{Call, CallKey, SessionKey, Table};
 
 /// A call by what it is: its session's secret, its seq, how it stands, and by which connection it
 /// came.
-type Name = (Option<u128>, u64, [bool; 5], u64);
+type Name = (Option<u128>, u64, [bool; 6], u64);
 
 impl<St: Store> Table<St> {
     /// Hashes all that tells this table from another: sessions by their secrets, calls by session and
@@ -53,8 +53,9 @@ impl<St: Store> Table<St> {
         u64::MAX.hash(state);
         if let Some(in_order) = session.in_order() {
             for (seq, held) in &in_order.held {
-                (seq, held.connection()).hash(state);
+                (seq, held.connection(), held.joined()).hash(state);
             }
+            in_order.joined.hash(state);
             u64::MAX.hash(state);
         }
         if let Some(durable) = session.durable() {
@@ -104,6 +105,7 @@ impl<St: Store> Table<St> {
     fn describe(&self, call: &Call) -> Name {
         let flags = [
             call.is_unprotected,
+            call.is_joined,
             call.is_abandoned,
             call.is_cancelled,
             call.has_start,

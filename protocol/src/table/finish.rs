@@ -130,7 +130,7 @@ impl<St: Store> Table<St> {
     }
 
     /// A call that was taken from the table counts as never begun. Returns where to tell so: only
-    /// where its copy came from, and not if nobody waits.
+    /// where its copies came from, and not if nobody waits.
     pub(super) fn vacate(&mut self, call: &Call) -> Delivery {
         let mut delivery = Delivery::NOBODY;
         let Some(session) = self.sessions.get_mut(call.session) else { return delivery };
@@ -144,6 +144,9 @@ impl<St: Store> Table<St> {
             }
             let is_there = session.is_attached_to(call.connection);
             delivery.connection = is_there.then_some(call.connection);
+            let others = session.connections().into_iter();
+            let mut others = others.filter(|&other| other != call.connection);
+            delivery.joined = others.next().filter(|_| call.is_joined);
         }
         self.note_if_clean(call.session);
         delivery

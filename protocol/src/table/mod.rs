@@ -67,6 +67,8 @@ pub struct Call {
     /// Whose it is, also once its session is gone.
     account: u32,
     is_unprotected: bool,
+    /// Another copy came by the session's other connection.
+    is_joined: bool,
     /// Its seq was acknowledged: nobody waits for the reply.
     is_abandoned: bool,
     /// Its caller said that it no longer waits.

@@ -25,6 +25,8 @@ pub struct HeldRequest {
     /// By which it came: a refusal goes back by no other, where it would be taken for the answer to
     /// another copy.
     connection: u64,
+    /// By which another copy of it came, which waits for the same answer.
+    joined: Option<u64>,
     /// Until when its caller waits.
     deadline: Option<Instant>,
 }
@@ -34,7 +36,8 @@ impl HeldRequest {
         let Frame { header, body } = *request.frame;
         let time_left = Duration::from_millis(header.time_left_ms.into());
         let deadline = (header.time_left_ms != NO_DEADLINE_MS).then(|| now + time_left);
-        HeldRequest { header, body: body.into(), connection: request.connection, deadline }
+        let connection = request.connection;
+        HeldRequest { header, body: body.into(), connection, joined: None, deadline }
     }
 
     /// Returns the request as if it came now: with what is left of its time.
@@ -54,6 +57,19 @@ impl HeldRequest {
     /// Returns by which connection it came; if that is lost, the one that is attached.
     pub fn connection(&self) -> u64 {
         self.connection
+    }
+
+    /// Returns by which connection another copy came while it was held. A reply goes there by itself;
+    /// if the request is refused when its turn comes, so is that copy.
+    pub fn joined(&self) -> Option<u64> {
+        self.joined
+    }
+
+    /// Another copy came.
+    pub(super) fn join(&mut self, connection: u64) {
+        if connection != self.connection {
+            self.joined = Some(connection);
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -81,10 +97,19 @@ impl<St: Store> Table<St> {
         }
         session.look_for_hole(now);
         let mut held = held?;
+        held.joined = held.joined.filter(|&joined| session.is_attached_to(joined));
         if !session.is_attached_to(held.connection) {
-            held.connection = attached;
+            held.connection = held.joined.take().unwrap_or(attached);
+        }
+        if let Some(in_order) = session.in_order_mut() {
+            in_order.joined = held.joined.map(|_| next);
         }
         Some(held.at(now))
+    }
+
+    /// In-order session: returns the seq whose turn came last, if there was another copy of it; once.
+    pub(super) fn take_joined(&mut self, key: SessionKey) -> Option<u64> {
+        self.sessions.get_mut(key)?.in_order_mut()?.joined.take()
     }
 
     /// Row 12b, in-order session: has something lower not ended?
@@ -152,6 +177,9 @@ impl<St: Store> Table<St> {
                 for (seq, held) in self.drop_held(key) {
                     let came_by = attached.contains(&held.connection).then_some(held.connection);
                     refuse(came_by, seq, &refusal);
+                    if let Some(joined) = held.joined.filter(|joined| attached.contains(joined)) {
+                        refuse(Some(joined), seq, &refusal);
+                    }
                 }
                 self.note_if_clean(key);
             }
@@ -211,6 +239,8 @@ pub(super) struct InOrder {
     pub(super) held_bytes: usize,
     /// The seq that the held ones wait for and that has not come, and since when it is missed.
     hole: Option<(u64, Instant)>,
+    /// The last one whose turn came, if there was another copy of it.
+    pub(super) joined: Option<u64>,
     /// When the table looks at the held ones next: one entry among its deadlines, not one a
     /// request.
     pub(super) watched: Option<Instant>,

@@ -31,8 +31,9 @@ pub(crate) struct Known {
     pub(crate) floor: u64,
     /// Every xid that ran, also those acknowledged since.
     pub(crate) ran: BTreeMap<u64, Xid>,
-    /// Requests that wait for their turn: their bytes, and by which connection they came.
-    pub(crate) held: BTreeMap<u64, (u8, u64)>,
+    /// Requests that wait for their turn: their bytes, by which connection they came, and by which
+    /// other one a copy.
+    pub(crate) held: BTreeMap<u64, (u8, u64, Option<u64>)>,
 }
 
 impl Known {
@@ -95,7 +96,7 @@ impl Known {
         if copy.seq > self.floor + u64::from(WINDOW) {
             return Expected::Refused(Code::Window);
         }
-        let held = self.held.get(&copy.seq).map(|&(body, _)| body);
+        let held = self.held.get(&copy.seq).map(|&(body, ..)| body);
         let ran = self.ran.get(&copy.seq);
         if let Some(body) = held.or(ran.map(|xid| xid.body)) {
             return match ran {

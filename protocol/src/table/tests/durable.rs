@@ -406,13 +406,16 @@ fn row_16_volatile_the_xid_is_not_consumed() {
 }
 
 #[test]
-fn row_16_the_refusal_goes_only_where_the_copy_came_from() {
+fn row_16_the_refusal_goes_where_the_copies_came_from_and_nowhere_else() {
     let mut f = Fixture::new();
     f.join(SECOND);
     let call = f.send(copy(1).on(FIRST)).run();
-    assert_eq!(f.send(copy(1).on(SECOND)), Found::Wait);
     let delivery = f.table.retry_later(call, &Refusal::retry_later(70), f.now);
     assert_eq!(delivery.connections().collect::<Vec<_>>(), [FIRST]);
+    let call = f.send(copy(1).on(FIRST)).run();
+    assert_eq!(f.send(copy(1).on(SECOND)), Found::Wait);
+    let delivery = f.table.retry_later(call, &Refusal::retry_later(70), f.now);
+    assert_eq!(delivery.connections().collect::<Vec<_>>(), [FIRST, SECOND]);
 }
 
 #[test]

@@ -146,6 +146,37 @@ fn row_12b_a_held_call_is_refused_by_the_connection_it_came_by() {
     assert_eq!(refused, [(None, 2, Code::Deadline), (Some(SECOND), 3, Code::Deadline)]);
 }
 
+/// Whoever sent two copies waits for two answers: nothing else tells what became of the second.
+#[test]
+fn row_9_a_copy_of_what_is_refused_after_all_is_refused_with_it() {
+    // Held, and its hole grows old.
+    let mut f = Fixture::in_order();
+    f.join(SECOND);
+    f.send(copy(2).on(FIRST));
+    assert_eq!(f.send(copy(2).on(SECOND)), Found::Wait);
+    let refused = f.pass(f.table.limits.hole_age_max);
+    assert_eq!(refused, [(Some(FIRST), 2, Code::Deadline), (Some(SECOND), 2, Code::Deadline)]);
+    // Held, and begun, and not to be had: its arguments do not fit, or its handler wants it later.
+    f.send(copy(2).on(SECOND));
+    f.send(copy(2).on(FIRST));
+    f.run(copy(1), b"one");
+    let held = f.table.next_held(f.session, f.now).unwrap();
+    assert_eq!((held.connection(), held.joined()), (SECOND, Some(FIRST)));
+    let call = f.send(copy(2).on(SECOND)).run();
+    let refusal = Refusal::new(Code::BadArguments, "they do not fit");
+    assert_eq!(to(f.table.withdraw(call, &refusal, f.now)), [SECOND, FIRST]);
+    assert!(f.report(2) == CellReport::Vacant);
+    // Running.
+    let call = f.send(copy(2).on(FIRST)).run();
+    f.send(copy(2).on(SECOND));
+    let delivery = f.table.retry_later(call, &Refusal::retry_later(70), f.now);
+    assert_eq!(to(delivery), [FIRST, SECOND]);
+    // Without a copy, by its own connection only.
+    let call = f.send(copy(2).on(SECOND)).run();
+    let delivery = f.table.retry_later(call, &Refusal::retry_later(70), f.now);
+    assert_eq!(to(delivery), [SECOND]);
+}
+
 #[test]
 fn row_4c_a_held_call_is_cancelled_on_the_connection_it_came_by() {
     let mut f = Fixture::in_order();
