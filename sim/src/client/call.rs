@@ -69,7 +69,7 @@ struct Choice {
 }
 
 impl Choice {
-    fn drawn(wish: &Wish, order: Order, plan: &ClientPlan, random: &mut Random) -> Choice {
+    fn drawn(wish: &Wish, plan: &ClientPlan, random: &mut Random) -> Choice {
         let way = way(wish, random);
         let semantics = match (way, wish.care) {
             (Way::Tell, _) => Semantics::Notify,
@@ -87,8 +87,7 @@ impl Choice {
         let deadline = some(plan.deadlines, DEADLINE_MAX_MS);
         let cancel_after = some(plan.cancels, DEADLINE_MAX_MS);
         let attempts = (is_free && random.chance(plan.attempts)).then(|| attempts(random));
-        let may_be_hedged = way != Way::Tell && order == Order::Unordered;
-        let is_hedged = may_be_hedged && random.chance(plan.hedges);
+        let is_hedged = way != Way::Tell && random.chance(plan.hedges);
         let hedge_after = is_hedged.then(|| millis(random.spread(1, HEDGE_AFTER_MAX_MS)));
         let number = match way {
             Way::Largely => random.spread(1, RECEIPT_BYTES_MAX),
@@ -184,7 +183,7 @@ pub(super) fn make(cx: &mut Cx<'_, ClientApp>, from: (usize, usize), wish: Wish)
     let app = &mut *cx.state;
     let link = &app.links[from.0];
     let plan = &app.shared.plan.clients[app.place];
-    let choice = Choice::drawn(&wish, link.plan.order, plan, &mut app.random);
+    let choice = Choice::drawn(&wish, plan, &mut app.random);
     let draft = choice.draft(&wish.operation, link.plan.order);
     let client = link.client;
     let shared = Rc::clone(&app.shared);
