@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const CRATES: [&str; 8] =
-    ["reactor", "protocol", "endpoint", "server", "client", "sim", "cli", "benches"];
+const CRATES: [&str; 10] = [
+    "reactor", "protocol", "endpoint", "server", "client", "sim", "model", "mutants", "cli",
+    "benches",
+];
 
 /// Collects the source files below a folder, but for unit tests and the crates' roots.
 fn sources(folder: &Path, found: &mut BTreeSet<String>) {

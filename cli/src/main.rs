@@ -3,6 +3,7 @@
 mod benches;
 mod call;
 mod json;
+mod model;
 mod serve;
 mod services;
 mod sim;
@@ -30,6 +31,8 @@ enum Command {
     /// Cuts connections at random under load and counts calls lost, run twice and run once.
     #[command(disable_help_flag = true)]
     Cuts(benches::Arguments),
+    /// Explores all that a server's table, a client and a network can do within small bounds.
+    Model(model::Arguments),
     /// Measures what it costs a server that a call runs once.
     #[command(disable_help_flag = true)]
     Protection(benches::Arguments),
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::C10k(arguments) => benches::run(&[], &arguments),
         Command::Call(arguments) => call::run(&arguments),
         Command::Cuts(arguments) => benches::run(&["cuts"], &arguments),
+        Command::Model(arguments) => model::run(&arguments),
         Command::Protection(arguments) => benches::run(&["protection"], &arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),

@@ -159,11 +159,14 @@ impl<St: Store> Table<St> {
         let is_raised = resume.incarnation > session.incarnation;
         let joins = resume.join && !is_raised;
         (session.incarnation, session.attachment) = (resume.incarnation, resume.attachment);
-        let replaced = if joins {
+        let replaced: Vec<_> = if joins {
             session.join(connection).into_iter().collect()
         } else {
             session.attach(connection)
         };
+        if let Some(durable) = session.durable_mut() {
+            durable.untold.retain(|untold| !replaced.contains(untold));
+        }
         if resume.ack > session.floor {
             self.raise_floor(key, resume.ack);
         }

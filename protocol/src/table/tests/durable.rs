@@ -502,3 +502,11 @@ fn row_19b_an_incarnation_that_was_not_safe_was_not_told() {
     d.table.check_invariants();
     assert_eq!(d.safe(), [], "who is gone is not told");
 }
+
+#[test]
+fn row_19b_who_was_replaced_before_it_was_safe_is_not_told() {
+    let mut d = durable();
+    d.resume_with(SECOND, &Resume { incarnation: 1, ..d.message() });
+    assert_eq!(d.resume_with(3, &Resume { incarnation: 1, ..d.message() }), None);
+    assert_eq!(d.safe(), [Out::Resumed(3, vec![])]);
+}
