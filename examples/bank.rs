@@ -11,8 +11,11 @@
 
 mod story;
 
+use std::time::Duration;
+
 use onceloop::protocol::handshake::Order;
-use onceloop::{Builder, CallOptions, Client, Method, Ran};
+use onceloop::protocol::table::store::Disk;
+use onceloop::{Builder, CallOptions, Client, Context, Method, Ran};
 use story::{Answer, Harm, Outcome, Story, told};
 
 /// Accounts of the transfers, and what is in them at first, together.
@@ -125,6 +128,8 @@ fn main() -> Outcome<()> {
             debit(failure, choice)?;
         }
     }
+    println!("the same, and the table is on a disk, with the accounts");
+    debit_on_disk()?;
     println!("{} transfers, and of eight calls one request and one reply are lost:", CALLS / 2);
     for choice in Choice::ALL {
         transfer(choice)?;
@@ -150,6 +155,43 @@ fn debit(failure: Failure, choice: Choice) -> Outcome<()> {
     let (name, told) = (choice.name(), told(&answer));
     println!("  {name:12}  the caller is told {told:13}  ran {ran} times, ${} left", accounts[0]);
     Ok(())
+}
+
+/// Takes $10 from an account on a disk, by a method whose effect and answer are one commit there; the
+/// server crashes before its reply is heard.
+fn debit_on_disk() -> Outcome<()> {
+    let disk = Disk::new(|| Duration::from_millis(1));
+    let mut story = Story::begin(Bank { accounts: Vec::new(), ran: 0 }, server_on(&disk))?;
+    let client = story.client(Order::Unordered)?;
+    story.harm(Harm::LoseReply);
+    let choice = Choice::ExactlyOnce;
+    let call = story.start(client, choice.options(), bank::debit, (0, 10));
+    story.wait_for_harm()?;
+    // What was not safe is lost; but no reply leaves before what it says is.
+    disk.crash(0);
+    story.crash(server_on(&disk))?;
+    let answer = story.wait(&call)?;
+    let (name, told, ran) = (choice.name(), told(&answer), story.state().ran);
+    let left = disk.log().get_safe(ACCOUNT).map_or(100, dollars);
+    println!("  {name:12}  the caller is told {told:13}  ran {ran} times, ${left} left");
+    Ok(())
+}
+
+/// Where the account is on the disk. Nothing there is an account that nobody has touched.
+const ACCOUNT: &[u8] = b"account 0";
+
+fn server_on(disk: &Disk) -> Builder<Bank> {
+    let debit = |(_, amount): (usize, i64), cx: &mut Context<'_, Bank>| {
+        cx.state.ran += 1;
+        let left = cx.read(ACCOUNT).map_or(100, |bytes| dollars(&bytes)) - amount;
+        cx.write(ACCOUNT, Some(&left.to_le_bytes()));
+        Ok(left)
+    };
+    Builder::<Bank>::new().store(disk.open()).transactional(bank::debit, debit)
+}
+
+fn dollars(bytes: &[u8]) -> i64 {
+    i64::from_le_bytes(bytes.try_into().expect("it was written as eight bytes"))
 }
 
 fn call_and_fail<M>(

@@ -180,6 +180,10 @@ fn bank_takes_the_money_once_and_blind_retry_does_not() {
         ]
     );
     assert_eq!(
+        debits("the same, and the table is on a disk"),
+        ["exactly once the caller is told Ok(90) ran 1 times, $90 left"]
+    );
+    assert_eq!(
         debits("40 transfers"),
         [
             "blind retry 80 calls ran 90 times; $1000 became $961: NOT conserved",
