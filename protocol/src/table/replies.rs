@@ -6,7 +6,7 @@ use bytes::Bytes;
 /// connection's output instead of being copied a second time.
 pub const REPLY_COPY_BYTES_MAX: usize = 1024;
 
-/// Buffers that stay allocated between two uses: enough for every call of a busy turn.
+/// Free slots that keep a buffer for their next use: enough for every call of a busy turn.
 const SPARES_MAX: usize = 4096;
 
 /// A whole REPLY or ERROR frame on its way to be kept.
@@ -21,6 +21,7 @@ pub enum Answer<'a> {
 }
 
 impl Answer<'_> {
+    #[inline]
     pub(super) fn len(&self) -> usize {
         match self {
             Answer::Copied(bytes) => bytes.len(),
@@ -38,25 +39,24 @@ impl Answer<'_> {
 
 #[derive(Clone)]
 enum Slot {
-    /// A buffer; one without memory while the slot is free.
+    /// A buffer, which stays for the next answer while the slot is free, but empty.
     Copied(Vec<u8>),
     Shared(Bytes),
 }
 
-/// The kept answers. The slot and the buffer given back last are the first ones used again, while
-/// they are still in the cache.
+/// The kept answers. The slot given back last is the first one used again, while it and its buffer
+/// are still in the cache.
 #[derive(Clone)]
 pub(super) struct Replies {
     slots: Vec<Slot>,
+    /// Free slots, the one used next on top; only the top [`SPARES_MAX`] have buffers.
     free: Vec<u32>,
-    /// Empty buffers.
-    spares: Vec<Vec<u8>>,
     bytes: usize,
 }
 
 impl Replies {
     pub(super) fn new() -> Self {
-        Replies { slots: Vec::new(), free: Vec::new(), spares: Vec::new(), bytes: 0 }
+        Replies { slots: Vec::new(), free: Vec::new(), bytes: 0 }
     }
 
     /// Returns how many bytes of answers are kept.
@@ -69,20 +69,19 @@ impl Replies {
         self.slots.len() - self.free.len()
     }
 
+    /// Keeps an answer, and returns where.
+    #[inline]
     pub(super) fn keep(&mut self, answer: Answer<'_>) -> u32 {
         self.bytes += answer.len();
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Copied(Vec::new()));
             u32::try_from(self.slots.len() - 1).expect("kept replies are bounded far below 2^32")
         });
-        self.slots[place as usize] = match answer {
-            Answer::Copied(bytes) => {
-                let mut buffer = self.spares.pop().unwrap_or_default();
-                buffer.extend_from_slice(bytes);
-                Slot::Copied(buffer)
-            }
-            Answer::Shared(bytes) => Slot::Shared(bytes),
-        };
+        match (&mut self.slots[place as usize], answer) {
+            (Slot::Copied(buffer), Answer::Copied(bytes)) => buffer.extend_from_slice(bytes),
+            (slot, Answer::Copied(bytes)) => *slot = Slot::Copied(bytes.to_vec()),
+            (slot, Answer::Shared(bytes)) => *slot = Slot::Shared(bytes),
+        }
         place
     }
 
@@ -102,28 +101,47 @@ impl Replies {
     }
 
     /// Drops a kept answer and returns how many bytes it had.
+    #[inline]
     pub(super) fn drop_answer(&mut self, place: u32) -> usize {
-        let slot = &mut self.slots[place as usize];
-        let len = match std::mem::replace(slot, Slot::Copied(Vec::new())) {
-            Slot::Copied(mut buffer) => {
+        let len = match &mut self.slots[place as usize] {
+            Slot::Copied(buffer) if buffer.capacity() <= REPLY_COPY_BYTES_MAX => {
                 let len = buffer.len();
-                if buffer.capacity() <= REPLY_COPY_BYTES_MAX && self.spares.len() < SPARES_MAX {
-                    buffer.clear();
-                    self.spares.push(buffer);
-                }
+                buffer.clear();
                 len
             }
-            Slot::Shared(bytes) => bytes.len(),
+            _ => self.release(place),
         };
         self.free.push(place);
+        if self.free.len() > SPARES_MAX {
+            // After a burst: the slots used next are those on top, the others need no buffer.
+            self.release(self.free[self.free.len() - 1 - SPARES_MAX]);
+        }
         self.bytes -= len;
         len
+    }
+
+    /// Gives back the memory of a slot, and returns how many bytes of an answer it held.
+    #[cold]
+    fn release(&mut self, place: u32) -> usize {
+        match std::mem::replace(&mut self.slots[place as usize], Slot::Copied(Vec::new())) {
+            Slot::Copied(buffer) => buffer.len(),
+            Slot::Shared(bytes) => bytes.len(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns how many free slots have a buffer.
+    fn spares(replies: &Replies) -> usize {
+        let has_buffer = |place: &&u32| match &replies.slots[**place as usize] {
+            Slot::Copied(buffer) => buffer.capacity() > 0,
+            Slot::Shared(_) => false,
+        };
+        replies.free.iter().filter(has_buffer).count()
+    }
 
     #[test]
     fn a_slot_is_used_again() {
@@ -145,11 +163,11 @@ mod tests {
         for place in burst {
             replies.drop_answer(place);
         }
-        assert_eq!(replies.spares.len(), SPARES_MAX);
+        assert_eq!(spares(&replies), SPARES_MAX);
         let place = replies.keep(Answer::Copied(b"answer"));
-        assert_eq!(replies.spares.len(), SPARES_MAX - 1, "no new buffer");
+        assert_eq!(spares(&replies), SPARES_MAX - 1, "no new buffer");
         replies.drop_answer(place);
-        assert_eq!(replies.spares.len(), SPARES_MAX);
+        assert_eq!(spares(&replies), SPARES_MAX);
     }
 
     #[test]
@@ -157,6 +175,6 @@ mod tests {
         let mut replies = Replies::new();
         let place = replies.keep(Answer::Copied(&[7; REPLY_COPY_BYTES_MAX + 1]));
         assert_eq!(replies.drop_answer(place), REPLY_COPY_BYTES_MAX + 1);
-        assert_eq!((replies.spares.len(), replies.bytes(), replies.len()), (0, 0, 0));
+        assert_eq!((spares(&replies), replies.bytes(), replies.len()), (0, 0, 0));
     }
 }
