@@ -58,9 +58,10 @@ pub(super) struct Accounts {
     list: Slab<Account>,
     by_principal: BTreeMap<Principal, u32>,
     by_sessions: BTreeSet<Rank>,
-    /// Unauthenticated peers are alone: all that there is is theirs, and what they have is counted
-    /// as what the table has. It spares the usual server the counting twice.
-    is_undivided: bool,
+    /// The first account whose calls and bytes are counted here. Unauthenticated peers that are
+    /// alone are none: all that there is is theirs, and what they have is counted as what the table
+    /// has. It spares the usual server the counting twice.
+    counted_from: u32,
     anyone: Share,
     each: Share,
 }
@@ -71,7 +72,7 @@ impl Accounts {
             list: Slab::new(),
             by_principal: BTreeMap::new(),
             by_sessions: BTreeSet::new(),
-            is_undivided: true,
+            counted_from: ANYONE + 1,
             anyone: Share::of_all(limits, 1),
             each: Share {
                 sessions: limits.sessions_per_principal_max,
@@ -99,14 +100,14 @@ impl Accounts {
 
     /// Unauthenticated peers get half of everything. To be told before there is anybody.
     pub(super) fn divide(&mut self, limits: &Limits) {
-        self.is_undivided = false;
+        self.counted_from = ANYONE;
         self.anyone = Share::of_all(limits, 2);
     }
 
     /// Returns whether what this account has, beside its sessions, is counted here.
     #[inline]
     pub(super) fn is_counted(&self, account: u32) -> bool {
-        account != ANYONE || !self.is_undivided
+        account >= self.counted_from
     }
 
     /// Counts what an account has, if it is counted.
@@ -176,9 +177,12 @@ impl Accounts {
     /// A handler ended whose session may be gone: forgets a principal that has nothing any more.
     #[inline]
     pub(super) fn tidy(&mut self, account: u32) {
-        if account == ANYONE {
-            return;
+        if account != ANYONE {
+            self.forget_if_empty(account);
         }
+    }
+
+    fn forget_if_empty(&mut self, account: u32) {
         let this = self.get(account);
         if this.sessions == 0 && this.in_flight == 0 {
             self.by_sessions.remove(&this.rank(account));
