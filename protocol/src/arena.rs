@@ -14,6 +14,12 @@ pub struct Key<T> {
 }
 
 impl<T> Key<T> {
+    /// Returns where the value is, whoever it is by now.
+    #[inline]
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+
     /// Returns the key as one number, to be carried where types are not.
     pub fn to_bits(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation)
@@ -80,12 +86,24 @@ impl<T> Arena<T> {
 
     /// # Panics
     /// If there are 2³² values.
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key<T> {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let index = self.slots.insert(Slot { generation, value });
         let index = u32::try_from(index).expect("limits keep arenas far below 2^32 values");
         Key { index, generation, of: PhantomData }
+    }
+
+    /// Returns the value that is at `index` now, whoever it is.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize).map(|slot| &slot.value)
+    }
+
+    /// Returns the value that is at `index` now, whoever it is, and its key.
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<(Key<T>, &mut T)> {
+        let slot = self.slots.get_mut(index as usize)?;
+        Some((Key { index, generation: slot.generation, of: PhantomData }, &mut slot.value))
     }
 
     #[inline]
@@ -100,6 +118,7 @@ impl<T> Arena<T> {
         (slot.generation == key.generation).then_some(&mut slot.value)
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, key: Key<T>) -> Option<T> {
         self.get(key)?;
         Some(self.slots.remove(key.index as usize).value)

@@ -88,9 +88,8 @@ impl<St: Store> Table<St> {
         if header.flags.contains(Flags::UNPROTECTED) {
             return self.admit_unprotected(key, request);
         }
-        let session = self.sessions.get_mut(key).expect("found above; raising the floor keeps it");
+        let session = self.sessions.get(key).expect("found above; raising the floor keeps it");
         let (floor, window) = (session.floor, u64::from(session.window()));
-        let is_in_order = session.in_order().is_some();
         // Row 6.
         if seq <= floor {
             return self.refuse(key, stale(seq, floor));
@@ -100,10 +99,9 @@ impl<St: Store> Table<St> {
             return self.refuse(key, beyond_window(seq, floor, window));
         }
         // Rows 8 to 11.
-        let cell = session.cell(seq);
         let mut attempts = 0;
-        if let Some(digest) = cell.digest() {
-            let is_same = digest == request.digest;
+        if let Some(digest) = session.digest(seq) {
+            let (cell, is_same) = (session.cell(seq), digest == request.digest);
             match cell {
                 Cell::InDoubt { attempt, .. } if is_same && request.is_idempotent => {
                     attempts = attempt;
@@ -111,9 +109,11 @@ impl<St: Store> Table<St> {
                 _ => return self.meet(key, request, cell, is_same),
             }
         }
-        let is_joined = is_in_order && self.take_joined(key) == Some(seq);
         // Row 12.
-        if let Some(refusal) = self.refuse_vacant(key, request) {
+        let is_in_order = session.in_order().is_some();
+        let refusal = self.refuse_vacant(session, request);
+        let is_joined = is_in_order && self.take_joined(key) == Some(seq);
+        if let Some(refusal) = refusal {
             return self.refuse(key, refusal);
         }
         // Row 12b.
@@ -161,7 +161,11 @@ impl<St: Store> Table<St> {
         }
         self.note_copy(key, request, cell);
         match cell {
-            Cell::Vacant | Cell::Held { .. } | Cell::Pending { .. } | Cell::Committing { .. } => {
+            Cell::Vacant
+            | Cell::Held { .. }
+            | Cell::Pending { .. }
+            | Cell::Committing { .. }
+            | Cell::CommittingNoReply { .. } => {
                 self.counters.joined += 1;
                 match self.in_progress_ms {
                     None => Admission::Wait,
@@ -193,7 +197,7 @@ impl<St: Store> Table<St> {
                 }
             }
             Cell::Pending { call, .. } => {
-                if let Some(call) = self.calls.get_mut(call) {
+                if let Some((_, call)) = self.calls.at_mut(call) {
                     call.is_joined |= call.connection != connection;
                 }
             }
@@ -203,15 +207,15 @@ impl<St: Store> Table<St> {
 
     /// Row 4b: rows 5 and 12, then run, if running twice does no harm.
     fn admit_unprotected(&mut self, key: SessionKey, request: &Request<'_>) -> Admission<'_> {
+        let session = self.sessions.get_mut(key).expect("admit has found it");
+        // It may have been the last acknowledgement of a client that goes on without a table.
+        session.shrink();
+        let session = self.sessions.get(key).expect("admit has found it");
         let refusal = self
-            .refuse_vacant(key, request)
+            .refuse_vacant(session, request)
             .or_else(|| (!request.is_idempotent).then(not_protected));
         if let Some(refusal) = refusal {
             return self.refuse(key, refusal);
-        }
-        if let Some(session) = self.sessions.get_mut(key) {
-            // It may have been the last acknowledgement of a client that goes on without a table.
-            session.shrink();
         }
         Admission::Run(self.start(key, request))
     }
@@ -239,7 +243,7 @@ impl<St: Store> Table<St> {
 
     /// Row 12: reasons not to run a call that nobody has run.
     #[inline]
-    fn refuse_vacant(&self, key: SessionKey, request: &Request<'_>) -> Option<Refusal> {
+    fn refuse_vacant(&self, session: &Session, request: &Request<'_>) -> Option<Refusal> {
         let header = &request.frame.header;
         if let Some(code) = request.refusal {
             return Some(refused_by_server(code));
@@ -253,9 +257,9 @@ impl<St: Store> Table<St> {
                 "the deadline passed before the call started",
             ));
         }
-        let is_oldest = !header.flags.contains(Flags::UNPROTECTED)
-            && self.sessions.get(key).is_some_and(|session| header.seq == session.floor + 1);
-        self.room(key, request.frame.body.len(), is_oldest)
+        let is_oldest =
+            header.seq == session.floor + 1 && !header.flags.contains(Flags::UNPROTECTED);
+        self.room(session, request.frame.body.len(), is_oldest)
     }
 
     /// Row 12, "over quota": room for one more handler, its arguments and its reply.
@@ -265,9 +269,8 @@ impl<St: Store> Table<St> {
     /// for ever. So of a session's room the others leave it one reservation, and where all sessions'
     /// room is full it runs all the same: its reply is kept if there is room when it ends.
     #[inline]
-    fn room(&self, key: SessionKey, argument_bytes: usize, is_oldest: bool) -> Option<Refusal> {
+    fn room(&self, session: &Session, argument_bytes: usize, is_oldest: bool) -> Option<Refusal> {
         let limits = &self.limits;
-        let session = self.sessions.get(key)?;
         let reserved = limits.reply_reservation_bytes;
         let in_flight = session.in_flight as usize;
         let busy = |what| Some(Refusal::new(Code::Busy, what).retry_after_ms(BUSY_RETRY_AFTER_MS));
@@ -343,7 +346,7 @@ impl<St: Store> Table<St> {
         session.in_flight += 1;
         if !is_unprotected {
             let digest = request.digest;
-            session.occupy(header.seq, Cell::Pending { digest, call });
+            session.occupy(header.seq, Cell::Pending { digest, call: call.index() });
         }
         self.accounts.count(account, |account| {
             account.in_flight += 1;

@@ -1,6 +1,5 @@
 //! One cell for each seq that is not yet acknowledged, in a ring that holds no more than it must.
 
-use super::CallKey;
 use crate::handshake::CellReport;
 
 /// What the server knows of one xid. `digest` is that of the request that occupied the cell.
@@ -11,10 +10,13 @@ pub(super) enum Cell {
     Vacant,
     /// In-order session: waits for a lower seq.
     Held { digest: u64 },
-    /// Its handler has started and not ended; `call` is its place among the calls.
-    Pending { digest: u64, call: CallKey },
+    /// Its handler has started and not ended; `call` is where among the calls. That one stays there
+    /// as long as the cell is pending, so its place names it.
+    Pending { digest: u64, call: u32 },
     /// Durable: its handler has ended, and what it has done is not safe yet.
-    Committing { digest: u64, reply: Option<u32> },
+    Committing { digest: u64, reply: u32 },
+    /// The same; the answer was too large to keep.
+    CommittingNoReply { digest: u64 },
     /// Its handler has ended; `reply` is where the answer is kept.
     Done { digest: u64, reply: u32 },
     /// Its handler has ended; the answer was too large to keep.
@@ -27,12 +29,14 @@ pub(super) enum Cell {
 
 impl Cell {
     /// Returns the digest of the request in this cell; `None` if it is vacant.
+    #[inline]
     pub(super) fn digest(self) -> Option<u64> {
         match self {
             Cell::Vacant => None,
             Cell::Held { digest }
             | Cell::Pending { digest, .. }
             | Cell::Committing { digest, .. }
+            | Cell::CommittingNoReply { digest }
             | Cell::InDoubt { digest, .. }
             | Cell::Poisoned { digest }
             | Cell::Done { digest, .. }
@@ -44,9 +48,10 @@ impl Cell {
     pub(super) fn report(self) -> CellReport {
         match self {
             Cell::Vacant => CellReport::Vacant,
-            Cell::Held { .. } | Cell::Pending { .. } | Cell::Committing { .. } => {
-                CellReport::Running
-            }
+            Cell::Held { .. }
+            | Cell::Pending { .. }
+            | Cell::Committing { .. }
+            | Cell::CommittingNoReply { .. } => CellReport::Running,
             Cell::Done { .. }
             | Cell::DoneNoReply { .. }
             | Cell::InDoubt { .. }
@@ -92,6 +97,33 @@ impl Ring {
         }
     }
 
+    /// Returns the digest in the cell of `seq`; `None` if it is vacant.
+    #[inline]
+    pub(super) fn digest(&self, floor: u64, seq: u64) -> Option<u64> {
+        debug_assert!(seq > floor);
+        match self {
+            Ring::One(cell) if seq == floor + 1 => cell.digest(),
+            Ring::Many(cells) if seq - floor <= cells.len() as u64 => {
+                cells[slot(cells, seq)].digest()
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the cell of `seq`, if the ring reaches that far.
+    #[inline]
+    pub(super) fn get_mut(&mut self, floor: u64, seq: u64) -> Option<&mut Cell> {
+        debug_assert!(seq > floor);
+        match self {
+            Ring::One(cell) if seq == floor + 1 => Some(cell),
+            Ring::Many(cells) if seq - floor <= cells.len() as u64 => {
+                let slot = slot(cells, seq);
+                Some(&mut cells[slot])
+            }
+            _ => None,
+        }
+    }
+
     /// Puts `cell` at `seq`, growing the ring if it does not reach that far. The caller has checked
     /// `seq` against the window, which bounds the growth.
     #[inline]
@@ -112,15 +144,7 @@ impl Ring {
     /// Empties the cell of `seq`, and returns what was in it.
     #[inline]
     pub(super) fn take(&mut self, floor: u64, seq: u64) -> Cell {
-        debug_assert!(seq > floor);
-        match self {
-            Ring::One(cell) if seq == floor + 1 => std::mem::take(cell),
-            Ring::Many(cells) if seq - floor <= cells.len() as u64 => {
-                let slot = slot(cells, seq);
-                std::mem::take(&mut cells[slot])
-            }
-            _ => Cell::Vacant,
-        }
+        self.get_mut(floor, seq).map_or(Cell::Vacant, std::mem::take)
     }
 
     /// Returns the cells, in the order of their places.
@@ -158,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_no_larger_than_it_was_designed() {
-        assert!(size_of::<Cell>() <= 24);
+        assert!(size_of::<Cell>() <= 16);
         assert!(size_of::<Ring>() <= 24);
     }
 

@@ -358,12 +358,10 @@ impl<St: Store> Table<St> {
             self.note_if_clean(key);
             return None;
         }
-        let Cell::Committing { digest, reply } = session.cell(seq) else {
-            unreachable!("what is committed and not acknowledged has its cell")
-        };
-        let kept = match reply {
-            Some(reply) => Cell::Done { digest, reply },
-            None => Cell::DoneNoReply { digest },
+        let (kept, reply) = match session.cell(seq) {
+            Cell::Committing { digest, reply } => (Cell::Done { digest, reply }, Some(reply)),
+            Cell::CommittingNoReply { digest } => (Cell::DoneNoReply { digest }, None),
+            _ => unreachable!("what is committed and not acknowledged has its cell"),
         };
         session.set_cell(seq, kept);
         let delivery = session.delivery(key);
@@ -521,7 +519,13 @@ impl<St: Store> Table<St> {
         self.store.write(Record::Complete { session, seq, digest, floor, reply: kept });
         let frame = reply.is_none().then(|| frame.into_bytes());
         let session = self.sessions.get_mut(of).expect("found above");
-        session.set_cell(seq, Cell::Committing { digest, reply });
+        session.set_cell(
+            seq,
+            match reply {
+                Some(reply) => Cell::Committing { digest, reply },
+                None => Cell::CommittingNoReply { digest },
+            },
+        );
         self.commit(now);
         self.wait(What::Committed { session: of, seq, frame });
     }

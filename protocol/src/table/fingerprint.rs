@@ -72,7 +72,8 @@ impl<St: Store> Table<St> {
             Cell::Pending { .. } => 2_u8.hash(state),
             Cell::Done { reply, .. } => (3_u8, kept(reply)).hash(state),
             Cell::DoneNoReply { .. } => 4_u8.hash(state),
-            Cell::Committing { reply, .. } => (5_u8, reply.map(kept)).hash(state),
+            Cell::Committing { reply, .. } => (5_u8, kept(reply)).hash(state),
+            Cell::CommittingNoReply { .. } => 8_u8.hash(state),
             Cell::InDoubt { attempt, .. } => (6_u8, attempt).hash(state),
             Cell::Poisoned { .. } => 7_u8.hash(state),
         }

@@ -83,22 +83,14 @@ impl<St: Store> Table<St> {
             return delivery;
         }
         (delivery.connection, delivery.joined) = (session.connection(), session.joined());
-        let cell = session.cell(call.seq);
-        let Cell::Pending { digest, call: pending } = cell else {
-            unreachable!("a call that runs and is not abandoned is pending in its cell: {cell:?}")
-        };
-        debug_assert_eq!(pending, key);
         let keeping = Keeping {
             limits: &self.limits,
             replies: &mut self.replies,
             accounts: &mut self.accounts,
             in_flight: self.calls.len(),
         };
-        let done = match keeping.keep(session, call.seq, answer) {
-            Some(reply) => Cell::Done { digest, reply },
-            None => Cell::DoneNoReply { digest },
-        };
-        session.set_cell(call.seq, done);
+        let reply = keeping.keep(session, call.seq, answer);
+        session.finish(call.seq, key.index(), reply);
         delivery
     }
 
@@ -196,8 +188,9 @@ impl<St: Store> Table<St> {
                 Cancelled::Held { connection, refusal: Refusal::new(Code::Cancelled, message) }
             }
             Cell::Pending { call, .. } => {
-                self.calls.get_mut(call).expect("a pending cell has its call").is_cancelled = true;
-                Cancelled::Running(call)
+                let (key, call) = self.calls.at_mut(call).expect("a pending cell has its call");
+                call.is_cancelled = true;
+                Cancelled::Running(key)
             }
             _ => Cancelled::Nothing,
         }
@@ -212,14 +205,13 @@ impl<St: Store> Table<St> {
             last - session.floor <= u64::from(session.window()),
             "a distance is not a cost"
         );
-        let mut dropped = 0;
+        let occupied = session.occupied();
+        let mut kept_bytes = 0;
         for seq in session.floor + 1..=last {
-            let cell = session.take_cell(seq);
-            dropped += u32::from(!matches!(cell, Cell::Vacant));
-            match cell {
+            match session.take_cell(seq) {
                 Cell::Vacant
                 | Cell::DoneNoReply { .. }
-                | Cell::Committing { reply: None, .. }
+                | Cell::CommittingNoReply { .. }
                 | Cell::InDoubt { .. }
                 | Cell::Poisoned { .. } => {}
                 Cell::Held { .. } => {
@@ -229,17 +221,18 @@ impl<St: Store> Table<St> {
                 }
                 Cell::Pending { call, .. } => {
                     session.abandoned += 1;
-                    let call = self.calls.get_mut(call).expect("a pending cell has its call");
+                    let (_, call) = self.calls.at_mut(call).expect("a pending cell has its call");
                     call.is_abandoned = true;
                 }
-                Cell::Done { reply, .. } | Cell::Committing { reply: Some(reply), .. } => {
-                    let bytes = self.replies.drop_answer(reply);
-                    self.accounts.count(session.account, |account| account.kept_bytes -= bytes);
-                    session.kept_bytes -= u32::try_from(bytes).expect("counted as u32 when kept");
+                Cell::Done { reply, .. } | Cell::Committing { reply, .. } => {
+                    kept_bytes += self.replies.drop_answer(reply);
                 }
             }
         }
         session.floor = ack;
+        session.kept_bytes -= u32::try_from(kept_bytes).expect("counted as u32 when kept");
+        self.accounts.count(session.account, |account| account.kept_bytes -= kept_bytes);
+        let dropped = u32::from(occupied - session.occupied());
         if self.store.is_durable() && dropped > 0 {
             self.note_dropped(key, dropped);
         }

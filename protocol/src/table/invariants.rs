@@ -56,8 +56,9 @@ impl<St: Store> Table<St> {
         for &untold in &durable.untold {
             assert!(session.is_attached_to(untold), "who is gone is not told");
         }
-        let committing =
-            session.cells().iter().filter(|cell| matches!(cell, Cell::Committing { .. }));
+        let is_committing =
+            |cell: &&Cell| matches!(cell, Cell::Committing { .. } | Cell::CommittingNoReply { .. });
+        let committing = session.cells().iter().filter(is_committing);
         assert!(committing.count() <= durable.committing.into());
     }
 
@@ -112,21 +113,19 @@ impl<St: Store> Table<St> {
             occupied += u32::from(cell != Cell::Vacant);
             match cell {
                 Cell::Vacant
+                | Cell::CommittingNoReply { .. }
                 | Cell::DoneNoReply { .. }
                 | Cell::InDoubt { .. }
                 | Cell::Poisoned { .. } => {}
-                Cell::Committing { reply, .. } => {
-                    found.replies += usize::from(reply.is_some());
-                    found.reply_bytes += reply.map_or(0, |reply| self.replies.get(reply).len());
-                }
                 Cell::Held { .. } => held += 1,
                 Cell::Pending { call, .. } => {
                     found.pending += 1;
-                    let call = self.calls.get(call).expect("a pending cell has its call");
+                    let call = self.calls.at(call).expect("a pending cell has its call");
                     assert!(call.session == key && !call.is_abandoned && !call.is_unprotected);
                     assert!(call.seq > session.floor);
+                    assert_eq!(session.cell(call.seq), cell, "the call is the one of this cell");
                 }
-                Cell::Done { reply, .. } => {
+                Cell::Committing { reply, .. } | Cell::Done { reply, .. } => {
                     found.replies += 1;
                     found.reply_bytes += self.replies.get(reply).len();
                 }

@@ -113,6 +113,13 @@ impl Session {
         self.ring.get(self.floor, seq)
     }
 
+    /// Returns the digest in the cell of a seq above the floor; `None` if it is vacant. It costs less
+    /// than the whole cell.
+    #[inline]
+    pub(super) fn digest(&self, seq: u64) -> Option<u64> {
+        self.ring.digest(self.floor, seq)
+    }
+
     /// Puts `cell` at a seq within the window whose cell is vacant.
     #[inline]
     pub(super) fn occupy(&mut self, seq: u64, cell: Cell) {
@@ -126,6 +133,23 @@ impl Session {
     pub(super) fn set_cell(&mut self, seq: u64, cell: Cell) {
         debug_assert!(self.cell(seq) != Cell::Vacant && cell != Cell::Vacant);
         self.ring.set(self.floor, seq, cell);
+    }
+
+    /// Puts the reply of a call that has ended in its cell, or that none is kept. `call` is where the
+    /// call was.
+    #[inline]
+    pub(super) fn finish(&mut self, seq: u64, call: u32, reply: Option<u32>) {
+        let Some(cell) = self.ring.get_mut(self.floor, seq) else {
+            unreachable!("a call that runs and is not abandoned has a cell")
+        };
+        let Cell::Pending { digest, call: pending } = *cell else {
+            unreachable!("a call that runs and is not abandoned is pending in its cell: {cell:?}")
+        };
+        debug_assert_eq!(pending, call);
+        *cell = match reply {
+            Some(reply) => Cell::Done { digest, reply },
+            None => Cell::DoneNoReply { digest },
+        };
     }
 
     /// Empties the cell of a seq above the floor, and returns what was in it.
@@ -153,6 +177,12 @@ impl Session {
         if self.occupied == 0 && self.ring.capacity() > 1 {
             self.ring = Ring::new();
         }
+    }
+
+    /// Returns how many cells are not vacant.
+    #[inline]
+    pub(super) fn occupied(&self) -> u16 {
+        self.occupied
     }
 
     /// Returns whether every cell is vacant.
