@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Runs each seed twice and compares the traces.
     #[arg(long)]
     twice: bool,
+    /// Begins no further seed once something is violated in one.
+    #[arg(long)]
+    stop: bool,
     /// Writes the totals to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -48,7 +51,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let seeds = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let jobs = arguments.jobs.unwrap_or(processors).get();
-    let report = onceloop_sim::run_all(seeds.clone(), jobs, Sabotage::None);
+    let run_all =
+        if arguments.stop { onceloop_sim::run_until_failure } else { onceloop_sim::run_all };
+    let report = run_all(seeds.clone(), jobs, Sabotage::None);
     show(&report);
     if let Some(file) = &arguments.json {
         let mut json = serde_json::to_string(&report.summary())?;
@@ -57,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     let mut is_well = report.failed == 0;
     if arguments.twice {
-        let again = onceloop_sim::run_all(seeds, jobs, Sabotage::None);
+        let again = run_all(seeds, jobs, Sabotage::None);
         is_well &= is_same(&report, &again);
     }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -25,7 +25,7 @@ mod work;
 mod workload;
 
 pub use oracle::{Kind, Violation};
-pub use report::{Report, Summary, run_all};
+pub use report::{Failure, Report, Summary, run_all, run_until_failure};
 pub use run::{OnLine, Verdict, run};
 pub use work::Work;
 

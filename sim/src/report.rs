@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onceloop::reactor::sim::Tally;
 use serde::Serialize;
@@ -15,6 +15,8 @@ use crate::{Sabotage, Verdict, Work, run};
 
 /// Failures that are told in full; the others are only counted.
 const FAILURES_MAX: usize = 20;
+/// A seed that takes longer hangs: most take some hundredths of a second.
+const SEED_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What many seeds came to.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +96,7 @@ impl Report {
             unresolved: self.unresolved,
             broken: self.broken,
             failed: self.failed,
+            failures: self.failures.iter().filter_map(Failure::of).collect(),
             seconds: self.seconds,
         }
     }
@@ -113,34 +116,94 @@ pub struct Summary {
     pub unresolved: u64,
     pub broken: u64,
     pub failed: u64,
+    pub failures: Vec<Failure>,
     pub seconds: f64,
+}
+
+/// What was violated first in a seed.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "they are those of the verdict")]
+#[non_exhaustive]
+pub struct Failure {
+    pub seed: u64,
+    pub what: String,
+}
+
+impl Failure {
+    fn of(verdict: &Verdict) -> Option<Failure> {
+        let first = verdict.violations.first()?;
+        Some(Failure { seed: verdict.seed, what: format!("{:?}: {}", first.kind, first.what) })
+    }
 }
 
 /// Runs all of these seeds on so many threads. Each seed runs on one of them, and is the same
 /// whichever that is.
 pub fn run_all(seeds: Range<u64>, jobs: usize, sabotage: Sabotage) -> Report {
+    run_while(seeds, jobs, sabotage, |_| true)
+}
+
+/// The same, but no further seed begins once something is violated in one.
+pub fn run_until_failure(seeds: Range<u64>, jobs: usize, sabotage: Sabotage) -> Report {
+    run_while(seeds, jobs, sabotage, |report| report.failed == 0)
+}
+
+fn run_while(
+    seeds: Range<u64>,
+    jobs: usize,
+    sabotage: Sabotage,
+    goes_on: impl Fn(&Report) -> bool,
+) -> Report {
     let begun = Instant::now();
-    let next = AtomicU64::new(seeds.start);
-    let (sender, verdicts) = mpsc::channel();
-    let mut report = Report::default();
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            let sender = sender.clone();
-            let (next, seeds) = (&next, &seeds);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) || sender.send(run(seed, sabotage, None)).is_err() {
-                        return;
-                    }
+    let (first, end) = (seeds.start, seeds.end);
+    let next = Arc::new(AtomicU64::new(first));
+    let (sender, told) = mpsc::channel();
+    for _ in 0..jobs.max(1) {
+        let sender = sender.clone();
+        let next = Arc::clone(&next);
+        // Not a scope's: one that hangs is left behind.
+        thread::spawn(move || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                let is_over = !(first..end).contains(&seed);
+                if is_over || sender.send(Told::Begun(seed)).is_err() {
+                    return;
                 }
-            });
+                let verdict = run(seed, sabotage, None);
+                if sender.send(Told::Ended(Box::new(verdict))).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(sender);
+    let mut report = Report::default();
+    let mut running = BTreeMap::new();
+    loop {
+        match told.recv_timeout(SEED_TIME_MAX / 10) {
+            Ok(Told::Begun(seed)) => {
+                running.insert(seed, Instant::now());
+            }
+            Ok(Told::Ended(verdict)) => {
+                running.remove(&verdict.seed);
+                report.add(*verdict);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
-        drop(sender);
-        for verdict in verdicts {
-            report.add(verdict);
+        if let Some((&seed, _)) = running.iter().find(|(_, at)| at.elapsed() > SEED_TIME_MAX) {
+            report.add(Verdict::endless(seed));
+            break;
         }
-    });
+        if !goes_on(&report) {
+            next.store(end, Ordering::Relaxed);
+        }
+    }
     report.seconds = begun.elapsed().as_secs_f64();
     report
+}
+
+/// What a thread tells of its seeds.
+enum Told {
+    Begun(u64),
+    Ended(Box<Verdict>),
 }

@@ -39,6 +39,15 @@ pub struct Verdict {
     pub work: Work,
 }
 
+impl Verdict {
+    /// Returns the verdict on a seed that does not end.
+    pub(crate) fn endless(seed: u64) -> Verdict {
+        let what = "it does not end: one step takes for ever".to_owned();
+        let violations = vec![Violation { kind: Kind::Broken, what }];
+        Verdict { seed, violations, ..Verdict::default() }
+    }
+}
+
 /// Runs a seed. Each line of its trace is given to `on_line`.
 ///
 /// A panic, of the library or of the simulation, is a violation like any other.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use onceloop_sim::{Report, Sabotage, run, run_all};
+use onceloop_sim::{Report, Sabotage, run, run_all, run_until_failure};
 
 /// The least number of calls of a seed.
 const CALLS_MIN: u64 = 100;
@@ -81,4 +81,14 @@ fn the_oracle_finds_mistakes_and_counts_each_as_what_it_is() {
         let again = run(first.seed, sabotage, None);
         assert_eq!(again.violations, first.violations, "a failure is seen again by its seed");
     }
+}
+
+#[test]
+fn no_seed_begins_after_a_failure_where_one_is_enough() {
+    let report = run_until_failure(0..100_000, 2, Sabotage::EffectTwice);
+    assert!(report.failed > 0 && report.seeds < 1_000, "{} seeds", report.seeds);
+    let summary = report.summary();
+    assert_eq!(summary.failures.len() as u64, report.failed);
+    assert_eq!(summary.failures[0].seed, report.failures[0].seed);
+    assert!(summary.failures[0].what.starts_with("DoubleExecution: "), "{:?}", summary.failures);
 }
