@@ -481,14 +481,17 @@ impl<St: Store> Table<St> {
         self.commit(now);
     }
 
-    /// Writes down the floor of a session, which has the store drop all calls up to it.
-    fn write_floor(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    /// Writes down the floor of a session, which has the store drop all calls up to it. Returns
+    /// whether there is such a session.
+    fn write_floor(&mut self, key: SessionKey) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
         let (secret, floor) = (session.sid(0).secret, session.floor);
-        if let Some(durable) = session.durable_mut().filter(|durable| !durable.is_ending) {
-            (durable.floor, durable.dropped) = (floor, 0);
-            self.store.write(Record::Floor { session: secret, floor });
-        }
+        let Some(durable) = session.durable_mut().filter(|durable| !durable.is_ending) else {
+            return false;
+        };
+        (durable.floor, durable.dropped) = (floor, 0);
+        self.store.write(Record::Floor { session: secret, floor });
+        true
     }
 
     /// Row 15.
@@ -612,8 +615,9 @@ impl<St: Store> Table<St> {
     /// stands for them goes in the same commit.
     fn compact(&mut self, now: Instant) {
         for key in std::mem::take(&mut self.durability.to_compact) {
-            self.write_floor(key);
-            self.commit(now);
+            if self.write_floor(key) {
+                self.commit(now);
+            }
         }
     }
 }

@@ -55,25 +55,27 @@ impl<St: Store> Table<St> {
 
     /// Makes a session of what is known of it.
     fn restore(&mut self, recovered: &RecoveredSession) -> Session {
-        let RecoveredSession { floor, entries, .. } = recovered;
+        let RecoveredSession { entries, .. } = recovered;
         let account = self.accounts.add_session(recovered.principal);
         // What was granted fits; a window that was not would be a damaged store's.
         let window = u16::try_from(recovered.window).unwrap_or(1).max(1);
         let mut session = Session::new(window, recovered.sid.secret, 0, account);
         session.incarnation = recovered.incarnation;
-        session.floor = *floor;
+        // A call is admitted only within the window: one beyond the floor written down proves that the
+        // client has acknowledged more since. START does not say so, and must not be lost for it.
+        let last = entries.last_key_value().map_or(0, |(&seq, _)| seq);
+        let floor = recovered.floor.max(last.saturating_sub(window.into()));
+        session.floor = floor;
         if recovered.order == Order::InOrder {
             session.set_in_order();
         }
         session.set_durable(DurableSession {
-            floor: *floor,
+            floor: recovered.floor,
             has_journal: recovered.has_journal,
             dropped: u32::try_from(entries.range(..=floor).count()).unwrap_or(u32::MAX),
             ..Default::default()
         });
-        let window = u64::from(session.window());
-        let above = entries.iter().filter(|&(&seq, _)| seq > *floor && seq - floor <= window);
-        for (&seq, entry) in above {
+        for (&seq, entry) in entries.range(floor + 1..) {
             let cell = match *entry {
                 Entry::Completed { digest, reply: None } => Cell::DoneNoReply { digest },
                 Entry::Completed { digest, reply: Some(ref reply) } => {

@@ -308,6 +308,7 @@ impl Session {
         self.presence = Presence::Ending;
         if let Some(durable) = self.durable_mut() {
             durable.is_ending = true;
+            durable.untold.clear();
         }
     }
 

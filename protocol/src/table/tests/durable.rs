@@ -504,9 +504,15 @@ fn row_19b_an_incarnation_that_was_not_safe_was_not_told() {
 }
 
 #[test]
-fn row_19b_who_was_replaced_before_it_was_safe_is_not_told() {
+fn row_19b_a_client_that_comes_back_twice_before_it_is_told_is_told_once() {
     let mut d = durable();
     d.resume_with(SECOND, &Resume { incarnation: 1, ..d.message() });
     assert_eq!(d.resume_with(3, &Resume { incarnation: 1, ..d.message() }), None);
     assert_eq!(d.safe(), [Out::Resumed(3, vec![])]);
+    // Nor is one told beside whom the session has ended.
+    d.resume_with(4, &Resume { incarnation: 2, ..d.message() });
+    d.resume_with(5, &Resume { incarnation: 2, join: true, ..d.message() });
+    d.table.close(d.session, d.now);
+    d.table.check_invariants();
+    assert_eq!(d.safe(), []);
 }

@@ -181,6 +181,19 @@ fn row_23_in_order_a_call_in_doubt_holds_nobody_up_until_it_runs_again() {
 }
 
 #[test]
+fn row_23_a_start_beyond_the_window_of_the_floor_written_down_is_not_lost() {
+    let mut d = durable();
+    d.acknowledge(5);
+    d.send_plain(copy(6).ack(5));
+    d.started(6);
+    assert_eq!(d.facts().floor, 0, "no end of a call has written it down");
+    d.crash(0);
+    let resumed = d.resume(SECOND).unwrap();
+    assert_eq!((resumed.floor, resumed.report(6)), (6 - u64::from(WINDOW), CellReport::Finished));
+    assert_eq!(d.send_plain(copy(6).ack(5)).code(), Code::InDoubt, "it does not run again");
+}
+
+#[test]
 fn row_23_what_was_acknowledged_is_dropped() {
     let mut d = durable();
     d.add(1, b"sum");
