@@ -39,7 +39,9 @@ impl DigestKey {
         let seed = fold(method.0 ^ self.method, self.args);
         let length = args.len();
         let (seed, low, high) = if length > PAIR_BYTES {
-            (long(seed, args), word(args, length - 16), word(args, length - 8))
+            let last = args.last_chunk::<PAIR_BYTES>().expect("it is longer");
+            let seed = if length > ROUND_BYTES { rounds(seed, args) } else { pairs(seed, args) };
+            (seed, word(last, 0), word(last, 8))
         } else if length >= 8 {
             (seed, word(args, 0), word(args, length - 8))
         } else if length >= 4 {
@@ -62,25 +64,30 @@ impl std::fmt::Debug for DigestKey {
     }
 }
 
-/// Mixes what stands before the last 16 bytes of an input longer than that.
-fn long(seed: u64, args: &[u8]) -> u64 {
+/// Mixes what stands before the last 16 bytes of an input longer than a round.
+fn rounds(seed: u64, args: &[u8]) -> u64 {
     let mut rest = args;
-    let mut state = seed;
-    if rest.len() > ROUND_BYTES {
-        let mut lanes = [seed, seed ^ SECRET[0], seed ^ SECRET[1], seed ^ SECRET[2]];
-        while rest.len() > ROUND_BYTES {
-            for (i, lane) in lanes.iter_mut().enumerate() {
-                let at = i * PAIR_BYTES;
-                *lane = fold(word(rest, at) ^ SECRET[0], word(rest, at + 8) ^ *lane);
-            }
-            rest = &rest[ROUND_BYTES..];
+    let mut lanes = [seed, seed ^ SECRET[0], seed ^ SECRET[1], seed ^ SECRET[2]];
+    while rest.len() > ROUND_BYTES {
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            let at = i * PAIR_BYTES;
+            *lane = fold(word(rest, at) ^ SECRET[0], word(rest, at + 8) ^ *lane);
         }
-        state =
-            fold(lanes[0] ^ lanes[1].rotate_left(17), lanes[2] ^ lanes[3].rotate_left(31)) ^ seed;
+        rest = &rest[ROUND_BYTES..];
     }
-    while rest.len() > PAIR_BYTES {
-        state = fold(word(rest, 0) ^ SECRET[2], word(rest, 8) ^ state);
-        rest = &rest[PAIR_BYTES..];
+    let state = fold(lanes[0] ^ lanes[1].rotate_left(17), lanes[2] ^ lanes[3].rotate_left(31));
+    pairs(state ^ seed, rest)
+}
+
+/// Mixes what stands before the last 16 bytes, pair by pair.
+#[inline]
+fn pairs(seed: u64, args: &[u8]) -> u64 {
+    let (mut state, mut rest) = (seed, args);
+    while let Some((pair, tail)) = rest.split_first_chunk::<PAIR_BYTES>()
+        && !tail.is_empty()
+    {
+        state = fold(word(pair, 0) ^ SECRET[2], word(pair, 8) ^ state);
+        rest = tail;
     }
     state
 }
