@@ -82,13 +82,15 @@ impl<St: Store> Table<St> {
             return self.close_with(bad_numbers(seq, ack));
         }
         // Row 5.
-        if ack > session.floor {
+        let session = if ack > session.floor {
             self.raise_floor(key, ack);
-        }
+            self.sessions.get(key).expect("found above; raising the floor keeps it")
+        } else {
+            session
+        };
         if header.flags.contains(Flags::UNPROTECTED) {
             return self.admit_unprotected(key, request);
         }
-        let session = self.sessions.get(key).expect("found above; raising the floor keeps it");
         let (floor, window) = (session.floor, u64::from(session.window()));
         // Row 6.
         if seq <= floor {

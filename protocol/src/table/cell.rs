@@ -128,16 +128,11 @@ impl Ring {
     /// `seq` against the window, which bounds the growth.
     #[inline]
     pub(super) fn set(&mut self, floor: u64, seq: u64, cell: Cell) {
-        debug_assert!(seq > floor);
-        if seq - floor > self.capacity() as u64 {
+        if let Some(place) = self.get_mut(floor, seq) {
+            *place = cell;
+        } else {
             self.grow(floor, seq);
-        }
-        match self {
-            Ring::One(only) => *only = cell,
-            Ring::Many(cells) => {
-                let slot = slot(cells, seq);
-                cells[slot] = cell;
-            }
+            *self.get_mut(floor, seq).expect("it has grown that far") = cell;
         }
     }
 
@@ -145,6 +140,27 @@ impl Ring {
     #[inline]
     pub(super) fn take(&mut self, floor: u64, seq: u64) -> Cell {
         self.get_mut(floor, seq).map_or(Cell::Vacant, std::mem::take)
+    }
+
+    /// Empties the cells of the seqs in (floor, last], tells `each` what was in those that were not
+    /// vacant, and returns how many these were. The ring reaches as far as `last`.
+    #[inline]
+    pub(super) fn take_all(&mut self, floor: u64, last: u64, mut each: impl FnMut(Cell)) -> u16 {
+        let cells = match self {
+            Ring::One(cell) => std::slice::from_mut(cell),
+            Ring::Many(cells) => cells,
+        };
+        debug_assert!(last - floor <= cells.len() as u64);
+        let mut taken = 0;
+        for seq in floor + 1..=last {
+            let slot = slot(cells, seq);
+            let cell = std::mem::take(&mut cells[slot]);
+            if cell != Cell::Vacant {
+                taken += 1;
+                each(cell);
+            }
+        }
+        taken
     }
 
     /// Returns the cells, in the order of their places.

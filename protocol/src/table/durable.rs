@@ -405,6 +405,7 @@ impl<St: Store> Table<St> {
     }
 
     /// Row 13, durable and not transactional: the handler starts once that is written down.
+    #[inline(never)] // A volatile table goes past it.
     pub(super) fn start_safely(
         &mut self,
         call: CallKey,
@@ -423,6 +424,7 @@ impl<St: Store> Table<St> {
     }
 
     /// Rows 15 and 18: a handler of a durable table has ended.
+    #[inline(never)] // A volatile table goes past it.
     pub(super) fn complete_durably(
         &mut self,
         key: CallKey,

@@ -196,45 +196,35 @@ impl<St: Store> Table<St> {
         }
     }
 
-    /// Row 5. The cost is that of the cells there are, not of the distance.
+    /// Row 5.
     #[inline]
     pub(super) fn raise_floor(&mut self, key: SessionKey, ack: u64) {
         let session = self.sessions.get_mut(key).expect("the caller has found it");
-        let last = ack.min(session.floor + session.cells().len() as u64);
-        debug_assert!(
-            last - session.floor <= u64::from(session.window()),
-            "a distance is not a cost"
-        );
-        let occupied = session.occupied();
-        let mut kept_bytes = 0;
-        for seq in session.floor + 1..=last {
-            match session.take_cell(seq) {
-                Cell::Vacant
-                | Cell::DoneNoReply { .. }
-                | Cell::CommittingNoReply { .. }
-                | Cell::InDoubt { .. }
-                | Cell::Poisoned { .. } => {}
-                Cell::Held { .. } => {
-                    let bytes = session.remove_held(seq).bytes();
-                    self.held_bytes -= bytes;
-                    self.accounts.count(session.account, |account| account.held_bytes -= bytes);
-                }
-                Cell::Pending { call, .. } => {
-                    session.abandoned += 1;
-                    let (_, call) = self.calls.at_mut(call).expect("a pending cell has its call");
-                    call.is_abandoned = true;
-                }
-                Cell::Done { reply, .. } | Cell::Committing { reply, .. } => {
-                    kept_bytes += self.replies.drop_answer(reply);
-                }
+        let (mut abandoned, mut has_held, mut kept_bytes) = (0, false, 0);
+        let dropped = session.raise_floor(ack, |cell| match cell {
+            Cell::Done { reply, .. } | Cell::Committing { reply, .. } => {
+                kept_bytes += self.replies.drop_answer(reply);
             }
-        }
-        session.floor = ack;
+            Cell::Held { .. } => has_held = true,
+            Cell::Pending { call, .. } => {
+                let (_, call) = self.calls.at_mut(call).expect("a pending cell has its call");
+                call.is_abandoned = true;
+                abandoned += 1;
+            }
+            Cell::Vacant
+            | Cell::CommittingNoReply { .. }
+            | Cell::DoneNoReply { .. }
+            | Cell::InDoubt { .. }
+            | Cell::Poisoned { .. } => {}
+        });
+        session.abandoned += abandoned;
         session.kept_bytes -= u32::try_from(kept_bytes).expect("counted as u32 when kept");
         self.accounts.count(session.account, |account| account.kept_bytes -= kept_bytes);
-        let dropped = u32::from(occupied - session.occupied());
+        if has_held {
+            self.drop_acknowledged(key);
+        }
         if self.store.is_durable() && dropped > 0 {
-            self.note_dropped(key, dropped);
+            self.note_dropped(key, dropped.into());
         }
     }
 }
@@ -254,7 +244,7 @@ impl Keeping<'_> {
     /// What the other calls have reserved is theirs: an answer within its own reservation always
     /// fits its session, and a large one never costs another call its small one, nor the oldest
     /// call its turn.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep(self, session: &mut Session, seq: u64, answer: Answer<'_>) -> Option<u32> {
         let limits = self.limits;
         let reserved = limits.reply_reservation_bytes;

@@ -199,6 +199,20 @@ impl<St: Store> Table<St> {
         held.connection
     }
 
+    /// Drops what the session holds of seqs up to its floor; their cells are empty.
+    #[cold]
+    pub(super) fn drop_acknowledged(&mut self, key: SessionKey) {
+        let session = self.sessions.get_mut(key).expect("the caller has found it");
+        let floor = session.floor;
+        let in_order = session.in_order_mut().expect("only in-order sessions hold requests");
+        let rest = in_order.held.split_off(&(floor + 1));
+        let dropped = std::mem::replace(&mut in_order.held, rest);
+        let bytes = dropped.values().map(HeldRequest::bytes).sum::<usize>();
+        in_order.held_bytes -= bytes;
+        self.held_bytes -= bytes;
+        self.accounts.count(session.account, |account| account.held_bytes -= bytes);
+    }
+
     /// Drops all that the session holds, and returns it. A RESUME does so (row 19b): what is held
     /// has not passed row 13.
     pub(super) fn drop_held(&mut self, key: SessionKey) -> BTreeMap<u64, HeldRequest> {

@@ -72,17 +72,37 @@ impl Replies {
     /// Keeps an answer, and returns where.
     #[inline]
     pub(super) fn keep(&mut self, answer: Answer<'_>) -> u32 {
-        self.bytes += answer.len();
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::Copied(Vec::new()));
-            u32::try_from(self.slots.len() - 1).expect("kept replies are bounded far below 2^32")
-        });
-        match (&mut self.slots[place as usize], answer) {
-            (Slot::Copied(buffer), Answer::Copied(bytes)) => buffer.extend_from_slice(bytes),
-            (slot, Answer::Copied(bytes)) => *slot = Slot::Copied(bytes.to_vec()),
-            (slot, Answer::Shared(bytes)) => *slot = Slot::Shared(bytes),
+        match answer {
+            Answer::Copied(bytes) => self.copy(bytes),
+            Answer::Shared(bytes) => self.share(bytes),
+        }
+    }
+
+    #[inline]
+    fn copy(&mut self, bytes: &[u8]) -> u32 {
+        self.bytes += bytes.len();
+        let place = self.free_place();
+        match &mut self.slots[place as usize] {
+            Slot::Copied(buffer) => buffer.extend_from_slice(bytes),
+            slot => *slot = Slot::Copied(bytes.to_vec()),
         }
         place
+    }
+
+    fn share(&mut self, bytes: Bytes) -> u32 {
+        self.bytes += bytes.len();
+        let place = self.free_place();
+        self.slots[place as usize] = Slot::Shared(bytes);
+        place
+    }
+
+    /// Takes the place of the slot that is used next.
+    #[inline]
+    fn free_place(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Copied(Vec::new()));
+            u32::try_from(self.slots.len() - 1).expect("kept replies are bounded far below 2^32")
+        })
     }
 
     pub(super) fn get(&self, place: u32) -> &[u8] {

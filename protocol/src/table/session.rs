@@ -160,6 +160,19 @@ impl Session {
         cell
     }
 
+    /// Raises the floor to `ack`, tells `each` what was in the cells up to there that were not vacant,
+    /// and returns how many these were. The cost is that of the cells there are, not of the
+    /// distance.
+    #[inline]
+    pub(super) fn raise_floor(&mut self, ack: u64, each: impl FnMut(Cell)) -> u16 {
+        let last = ack.min(self.floor + self.ring.capacity() as u64);
+        debug_assert!(last - self.floor <= self.window().into(), "a distance is not a cost");
+        let taken = self.ring.take_all(self.floor, last, each);
+        self.occupied -= taken;
+        self.floor = ack;
+        taken
+    }
+
     /// Returns the seqs that have a cell: every other one above the floor is vacant.
     #[inline]
     pub(super) fn seqs(&self) -> std::ops::RangeInclusive<u64> {
@@ -177,12 +190,6 @@ impl Session {
         if self.occupied == 0 && self.ring.capacity() > 1 {
             self.ring = Ring::new();
         }
-    }
-
-    /// Returns how many cells are not vacant.
-    #[inline]
-    pub(super) fn occupied(&self) -> u16 {
-        self.occupied
     }
 
     /// Returns whether every cell is vacant.
