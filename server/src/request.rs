@@ -34,10 +34,12 @@ pub(crate) fn run<S: 'static>(
     let header = &frame.header;
     let handlers = Rc::clone(&core.handlers);
     let handler = handlers.find(header.method);
+    // Unprotected, it has no cell to be told by.
+    let is_protected = !header.flags.contains(Flags::UNPROTECTED);
     let request = Request {
         frame,
         connection: id.to_bits(),
-        digest: core.table.digest(header.method, frame.body),
+        digest: if is_protected { core.table.digest(header.method, frame.body) } else { 0 },
         is_idempotent: handler.is_some_and(|handler| handler.is_idempotent),
         is_transactional: handler.is_some_and(|handler| handler.is_transactional),
         refusal: handler.is_none().then_some(Code::NoMethod),

@@ -25,7 +25,7 @@ pub struct Request<'a> {
     pub frame: &'a Frame<'a>,
     /// By which connection it came.
     pub connection: u64,
-    /// [`Table::digest`] of its method and body.
+    /// [`Table::digest`] of its method and body. Nobody looks at that of an unprotected one.
     pub digest: u64,
     /// Whether the method is declared idempotent.
     pub is_idempotent: bool,
