@@ -5,7 +5,7 @@
 //! could have seen is safe. So there is one queue, in the order of the commits, for calls to start,
 //! answers and handshakes alike.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use super::order::HeldRequest;
 use super::refusal::{Refusal, unknown_session};
 use super::replies::Answer;
 use super::store::{Lsn, Record, Store, StoreFailed};
+use super::transaction::Transaction;
 use super::{CallKey, Delivery, Request, SessionKey, Table};
 use crate::handshake::{Order, Resume, Resumed, Welcome};
 
@@ -77,7 +78,7 @@ pub(super) struct Durability {
     /// What waits, in the order of the commits it waits for.
     pub(super) queue: VecDeque<Waiting>,
     /// What a transactional handler has written so far.
-    transaction: Option<Transaction>,
+    pub(super) transaction: Option<Transaction>,
     /// Sessions with more forgotten calls in the store than they may have in the table.
     to_compact: Vec<SessionKey>,
     /// Sessions that are over, and whose end is not safe.
@@ -136,14 +137,6 @@ pub(super) enum What {
     },
 }
 
-/// The effects of a handler that has not ended.
-#[derive(Clone)]
-struct Transaction {
-    /// Whose; `None` for one that nobody waits for.
-    call: Option<CallKey>,
-    effects: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-}
-
 /// What a session of a durable table has beyond others.
 #[derive(Clone, Default)]
 pub(super) struct DurableSession {
@@ -196,74 +189,6 @@ impl<St: Store> Table<St> {
     /// Returns why the store failed, if it did: nothing is answered any more (row 24).
     pub fn failure(&self) -> Option<&StoreFailed> {
         self.durability.failure.as_ref()
-    }
-
-    /// Begins the transaction of a call whose handler is about to run: what it writes is
-    /// [committed](Table::complete) together with its answer, or not at all. One handler runs at a
-    /// time; what was begun before and not completed is forgotten.
-    pub fn begin(&mut self, call: CallKey) {
-        self.durability.transaction =
-            Some(Transaction { call: Some(call), effects: BTreeMap::new() });
-    }
-
-    /// As [`Table::begin`], for a notification: nobody waits for an answer, and
-    /// [`Table::commit_unanswered`] ends it.
-    pub fn begin_unanswered(&mut self) {
-        self.durability.transaction = Some(Transaction { call: None, effects: BTreeMap::new() });
-    }
-
-    /// Commits what the handler of a notification has written.
-    pub fn commit_unanswered(&mut self, now: Instant) {
-        let Some(open) = self.durability.transaction.take_if(|open| open.call.is_none()) else {
-            return;
-        };
-        if !open.effects.is_empty() {
-            self.put(&open.effects);
-            self.commit(now);
-        }
-    }
-
-    fn put(&mut self, effects: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
-        for (key, value) in effects {
-            self.store.put(key, value.as_deref());
-        }
-    }
-
-    /// Forgets what the open transaction has written: the handler failed. It stays open.
-    pub fn rollback(&mut self) {
-        if let Some(transaction) = &mut self.durability.transaction {
-            transaction.effects.clear();
-        }
-    }
-
-    /// Ends the open transaction without effects: its call will be completed later or by others.
-    pub fn abort(&mut self) {
-        self.durability.transaction = None;
-    }
-
-    /// Returns whether a transaction is open: whether [`Table::write`] may be called.
-    pub fn is_in_transaction(&self) -> bool {
-        self.durability.transaction.is_some()
-    }
-
-    /// Returns a value of the application: as the open transaction has left it, or as the last
-    /// commit did, which need not be safe yet.
-    pub fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let transaction = self.durability.transaction.as_ref();
-        match transaction.and_then(|transaction| transaction.effects.get(key)) {
-            Some(value) => value.clone(),
-            None => self.store.get(key),
-        }
-    }
-
-    /// Sets a value of the application, or removes it, in the open transaction.
-    ///
-    /// # Panics
-    /// If none is open.
-    pub fn write(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let transaction = self.durability.transaction.as_mut();
-        let transaction = transaction.expect("only a transactional handler writes");
-        transaction.effects.insert(key.to_vec(), value.map(<[u8]>::to_vec));
     }
 
     /// Returns what may happen next, now that it is safe, in the order of the commits. Ask until it

@@ -28,6 +28,7 @@ mod session;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
