@@ -91,6 +91,11 @@ pub fn scenarios() -> Vec<Scenario> {
             bounds: Bounds { connections: 4, server_crashes: 2, given_up: 1, ..durable(one) },
         },
         Scenario {
+            name: "narrow",
+            about: "a window of one, past which calls are given up before anything is recorded",
+            bounds: Bounds { window: 1, given_up: 2, ..durable(three) },
+        },
+        Scenario {
             name: "doubt",
             about: "calls that the server is in doubt of are sent again, for they do no harm",
             bounds: Bounds { is_idempotent: true, server_crashes: 2, ..durable(two) },

@@ -28,6 +28,7 @@ const BUILTIN_PREFIX: &str = "onceloop.";
 pub struct Builder<S: 'static> {
     handlers: Handlers<S>,
     expected: Vec<MethodInfo>,
+    stops_on_panic: bool,
     limits: Limits,
     keepalive: Option<Duration>,
     authenticate: Option<Authenticate>,
@@ -52,6 +53,7 @@ impl<S: 'static> Builder<S> {
         Builder {
             handlers: Handlers::new(),
             expected: Vec::new(),
+            stops_on_panic: false,
             limits: Limits::default(),
             keepalive: None,
             authenticate: None,
@@ -135,6 +137,16 @@ impl<S: 'static> Builder<S> {
         self
     }
 
+    /// Lets a handler's panic through to the program ([`Reactor::turn`](onceloop_reactor::Reactor)
+    /// and `run` panic), which then ends: its state may be half changed, and nobody is told a result
+    /// that came of that. The call is not answered; a durable server that is started anew finds it in
+    /// doubt. Without this a panic is caught, and is the answer.
+    #[must_use]
+    pub fn stop_on_panic(mut self) -> Self {
+        self.stops_on_panic = true;
+        self
+    }
+
     /// Sets the limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -214,6 +226,9 @@ impl<S: 'static> Builder<S> {
             return Err(ListenError::NoStore(name));
         }
         builtin::add(&mut self.handlers);
+        if self.stops_on_panic {
+            self.handlers.stop_on_panic();
+        }
         note_descriptors(self.limits.connections_max);
         let mut random = [0; 16];
         registry.random_bytes(&mut random)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use onceloop_protocol::codec::{CodecError, DecodeArgs, Encode};
 use onceloop_protocol::error::{Code, ErrorBody};
@@ -31,6 +31,8 @@ pub(crate) struct Handler<S: 'static> {
     pub(crate) is_idempotent: bool,
     /// All that it does that is to last is in the store.
     pub(crate) is_transactional: bool,
+    /// A panic is not the call's answer but the program's end.
+    pub(crate) stops_on_panic: bool,
     run: Run<S>,
 }
 
@@ -45,6 +47,7 @@ impl<S: 'static> Handler<S> {
             info: method.info(),
             is_idempotent: method.is_idempotent(),
             is_transactional: false,
+            stops_on_panic: false,
             run: Box::new(move |body, cx, out| {
                 let args = match M::Args::decode_args(body) {
                     Ok(args) => args,
@@ -64,6 +67,7 @@ impl<S: 'static> Handler<S> {
             info: method.info(),
             is_idempotent: method.is_idempotent(),
             is_transactional: false,
+            stops_on_panic: false,
             run: Box::new(move |body, cx, _| {
                 let args = match M::Args::decode_args(body) {
                     Ok(args) => args,
@@ -82,7 +86,8 @@ impl<S: 'static> Handler<S> {
     }
 
     /// Runs the handler. A panic is caught: the handler has run, and that is its answer. What it
-    /// had changed in the program's state by then stays changed.
+    /// had changed in the program's state by then stays changed; a program that would rather stop
+    /// than go on with that gets the panic itself.
     pub(crate) fn run(&self, body: &[u8], cx: &mut Context<'_, S>, out: &mut Vec<u8>) -> Ended {
         let start = out.len();
         let result = catch_unwind(AssertUnwindSafe(|| (self.run)(body, cx, out)));
@@ -91,6 +96,9 @@ impl<S: 'static> Handler<S> {
             let name = &self.info.name;
             let what = panic_message(&*panic);
             log::error!("the handler of {name} panicked: {what}");
+            if self.stops_on_panic {
+                resume_unwind(panic);
+            }
             let message = format!("the handler of {name} panicked");
             Ended::Failed(ErrorBody::new(Code::ApplicationError, message).into())
         })
@@ -137,6 +145,13 @@ pub(crate) struct Handlers<S: 'static>(HashMap<u64, Handler<S>, BuildHasherDefau
 impl<S: 'static> Handlers<S> {
     pub(crate) fn new() -> Self {
         Handlers(HashMap::default())
+    }
+
+    /// Lets panics through to the program.
+    pub(crate) fn stop_on_panic(&mut self) {
+        for handler in self.0.values_mut() {
+            handler.stops_on_panic = true;
+        }
     }
 
     #[inline]

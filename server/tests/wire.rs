@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use common::{Wire, World, flagged, plain_hello, request};
@@ -13,6 +14,7 @@ use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{Flags, Header, Kind};
 use onceloop_protocol::handshake::{CellReport, Order, Resumed};
 use onceloop_protocol::limits::Limits;
+use onceloop_server::Builder;
 
 #[test]
 fn a_request_sent_twice_runs_once_and_is_answered_twice() {
@@ -101,6 +103,22 @@ fn row_17_a_panic_is_caught_and_is_the_recorded_answer() {
     }
     wire.call(&mut world, 2, 1, "bank.balance", &());
     assert_eq!(wire.one(&mut world).number(), 0);
+}
+
+#[test]
+fn row_17_a_program_may_rather_stop() {
+    let mut world = World::built(Limits::default(), Builder::stop_on_panic);
+    let (mut wire, _) = Wire::hello(&mut world, Order::Unordered);
+    wire.stream.write_all(&request(1, 0, "bank.broken", &())).expect("the server reads");
+    let turns = || {
+        for _ in 0..50 {
+            world.turn();
+        }
+    };
+    let panic = catch_unwind(AssertUnwindSafe(turns)).expect_err("the panic passes through");
+    assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+    let stats = world.stats();
+    assert_eq!((stats.in_flight, stats.calls_answered), (1, 0), "nobody is told a result");
 }
 
 #[test]
