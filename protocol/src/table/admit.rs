@@ -129,6 +129,20 @@ impl<St: Store> Table<St> {
         if attempts > 0 {
             self.leave_doubt(key, seq);
         }
+        self.run(key, request, attempts, is_joined, now)
+    }
+
+    /// Row 13: starts a call that has crashed the server `attempts` times, or has that written down
+    /// first.
+    #[inline(always)]
+    fn run(
+        &mut self,
+        key: SessionKey,
+        request: &Request<'_>,
+        attempts: u32,
+        is_joined: bool,
+        now: Instant,
+    ) -> Admission<'_> {
         let call = self.start(key, request);
         if is_joined && let Some(call) = self.calls.get_mut(call) {
             call.is_joined = true;
