@@ -134,10 +134,14 @@ impl<St: Store> Table<St> {
             if !call.is_unprotected {
                 session.take_cell(call.seq);
             }
-            let is_there = session.is_attached_to(call.connection);
-            delivery.connection = is_there.then_some(call.connection);
+            delivery.connection = match session.is_attached_to(call.connection) {
+                true => Some(call.connection),
+                false if call.is_unprotected => None,
+                // Whoever came back since was told that the call is running.
+                false => session.connection(),
+            };
             let others = session.connections().into_iter();
-            let mut others = others.filter(|&other| other != call.connection);
+            let mut others = others.filter(|&other| Some(other) != delivery.connection);
             delivery.joined = others.next().filter(|_| call.is_joined);
         }
         self.note_if_clean(call.session);

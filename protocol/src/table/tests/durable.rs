@@ -418,6 +418,28 @@ fn row_16_the_refusal_goes_where_the_copies_came_from_and_nowhere_else() {
     assert_eq!(delivery.connections().collect::<Vec<_>>(), [FIRST, SECOND]);
 }
 
+/// RESUMED has said that the call is running, and so nobody sends it again by itself.
+#[test]
+fn row_16_who_came_back_in_the_meantime_is_told() {
+    let mut f = Fixture::new();
+    let call = f.send(copy(1)).run();
+    assert_eq!(f.resume(SECOND, 0).1.report(1), CellReport::Running);
+    let delivery = f.table.retry_later(call, &Refusal::retry_later(70), f.now);
+    assert_eq!(delivery.connections().collect::<Vec<_>>(), [SECOND]);
+
+    let mut d = durable();
+    d.send_plain(copy(1));
+    let call = d.started(1);
+    d.table.retry_later(call, &Refusal::retry_later(70), d.now);
+    assert_eq!(
+        d.resume(SECOND).unwrap().report(1),
+        CellReport::Running,
+        "still, until that is safe"
+    );
+    let told = d.safe();
+    assert!(matches!(&told[..], [Out::Send(to, _)] if *to == [SECOND]), "{told:?}");
+}
+
 #[test]
 fn row_16_an_abandoned_call_to_be_made_later_is_just_over() {
     let mut d = durable();
