@@ -100,7 +100,9 @@ impl<S: 'static> Role<S> for Peer<S> {
         let peer = self;
         let Some(session) = peer.session() else { return handshake(cx, id, peer.core, frame, out) };
         match frame.header.kind {
-            Kind::Request => request::run(cx, id, &peer, session, frame, out),
+            Kind::Request => {
+                request::run(cx, id, &peer, session, frame, out);
+            }
             Kind::Notify => request::notify(cx, id, &peer, frame),
             Kind::Ack => acknowledge(cx, id, &peer, session, frame.header.seq, out),
             Kind::Cancel => cancel(cx, id, &peer, session, frame.header.seq, out),

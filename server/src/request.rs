@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{self, Flags, Frame, HEADER_BYTES, Header, Kind, NO_DEADLINE_MS};
-use onceloop_protocol::handshake::CellReport;
 use onceloop_protocol::table::{
     Admission, Answer, CallKey, Delivery, HeldRequest, REPLY_COPY_BYTES_MAX, Refusal, Request,
     SessionKey, append_error,
@@ -19,7 +18,8 @@ use crate::handler::{Ended, Handler};
 use crate::peer::{Peer, PeerConnection, fail};
 use crate::{drain, durable};
 
-/// Runs a REQUEST, or answers it with what is known of it.
+/// Runs a REQUEST, or answers it with what is known of it. Returns whether it was refused outright: by
+/// the table, before a handler was looked at.
 #[inline]
 pub(crate) fn run<S: 'static>(
     cx: &mut Cx<'_, S>,
@@ -28,9 +28,9 @@ pub(crate) fn run<S: 'static>(
     session: SessionKey,
     frame: &Frame<'_>,
     out: &mut Vec<u8>,
-) {
+) -> bool {
     let now = cx.registry.now();
-    let Some(core) = cx.registry.get_mut(peer.core) else { return };
+    let Some(core) = cx.registry.get_mut(peer.core) else { return false };
     let header = &frame.header;
     let handlers = Rc::clone(&core.handlers);
     let handler = handlers.find(header.method);
@@ -51,9 +51,13 @@ pub(crate) fn run<S: 'static>(
         }
         Admission::Wait => durable::settle(cx.registry, peer.core),
         Admission::Again(answer) => out.extend_from_slice(answer),
-        Admission::Refuse(refusal) => refusal.append(header.seq, out),
+        Admission::Refuse(refusal) => {
+            refusal.append(header.seq, out);
+            return true;
+        }
         Admission::Close(refusal) => fail(cx, id, &refusal, out),
     }
+    false
 }
 
 /// In-order session: runs at most `count_max` requests whose turn has come, as long as there is room
@@ -74,8 +78,9 @@ pub(crate) fn run_held<S: 'static>(
         let Some(held) = next_held(cx, peer.core, session) else { return false };
         if held.connection() == id.to_bits() {
             let begin = out.len();
-            run(cx, id, peer, session, &held.frame(), out);
-            refuse_copy(cx, peer.core, session, &held, out, begin);
+            if run(cx, id, peer, session, &held.frame(), out) {
+                refuse_copy(cx, &held, &out[begin..]);
+            }
         } else {
             // What the other one answers here does not overtake what is answered already.
             if let Some(connection) = cx.registry.get_mut(id) {
@@ -102,30 +107,20 @@ fn run_by_other<S: 'static>(cx: &mut Cx<'_, S>, session: SessionKey, held: &Held
     let Some(connection) = cx.registry.get(id) else { return };
     let peer = *connection.role();
     let mut out = cx.registry.take_buffer();
-    run(cx, id, &peer, session, &held.frame(), &mut out);
-    refuse_copy(cx, peer.core, session, held, &out, 0);
+    if run(cx, id, &peer, session, &held.frame(), &mut out) {
+        refuse_copy(cx, held, &out);
+    }
     send(cx, id, out);
     cx.registry.wake(id);
 }
 
-/// If a request that was held has been refused now, by what stands in `out` from `begin` on, refuses
-/// the copy of it that came by the session's other connection, too.
-fn refuse_copy<S: 'static>(
-    cx: &mut Cx<'_, S>,
-    core: Id<Core<S>>,
-    session: SessionKey,
-    held: &HeldRequest,
-    out: &[u8],
-    begin: usize,
-) {
-    let seq = held.frame().header.seq;
+/// A request that was held has been refused: the copy of it that came by the session's other
+/// connection is refused, too.
+fn refuse_copy<S: 'static>(cx: &mut Cx<'_, S>, held: &HeldRequest, refusal: &[u8]) {
     let Some(joined) = held.joined().map(Id::<PeerConnection<S>>::from_bits) else { return };
-    let report = cx.registry.get(core).and_then(|core| core.table.peek(session, seq));
-    if report == Some(CellReport::Vacant) {
-        let mut refusal = cx.registry.take_buffer();
-        refusal.extend_from_slice(&out[begin..]);
-        send(cx, joined, refusal);
-    }
+    let mut frame = cx.registry.take_buffer();
+    frame.extend_from_slice(refusal);
+    send(cx, joined, frame);
 }
 
 fn next_held<S: 'static>(
@@ -259,7 +254,7 @@ fn refuse<S: 'static>(
 ) {
     let begin = out.len();
     refusal.append(call.seq, out);
-    if delivery.connection != Some(id.to_bits()) {
+    if delivery.connection != Some(id.to_bits()) || delivery.joined.is_some() {
         send_elsewhere(cx, id, delivery, begin, out);
     }
     durable::settle(cx.registry, call.core);

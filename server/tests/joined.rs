@@ -44,6 +44,32 @@ fn a_call_sent_by_two_connections_runs_once_and_is_answered_on_both() {
     assert_eq!(world.app.spent, 10);
 }
 
+/// A client that has sent two copies waits for two refusals.
+#[test]
+fn what_is_refused_after_all_is_refused_on_both() {
+    let mut world = World::new();
+    let (mut first, mut second, _) = joined(&mut world, Order::InOrder);
+    // Running, and put off.
+    for wire in [&mut first, &mut second] {
+        wire.call(&mut world, 1, 0, "bank.later", &(7u64,));
+    }
+    // Held, and its arguments do not fit.
+    for wire in [&mut first, &mut second] {
+        wire.call(&mut world, 2, 0, "bank.debit", &("no number",));
+    }
+    let (_, responder) = world.app.waiting.remove(0);
+    world.reactor.registry().defer(|cx| responder.retry_later(cx, Duration::from_millis(5)));
+    for wire in [&mut first, &mut second] {
+        assert_eq!(wire.one(&mut world).code(), Some(Code::Busy));
+    }
+    first.call(&mut world, 1, 0, "bank.debit", &(1u64,));
+    for wire in [&mut first, &mut second] {
+        let got = wire.all(&mut world);
+        assert_eq!((seqs(&got), got[0].number()), (vec![1, 2], 1));
+        assert_eq!(got[1].code(), Some(Code::BadArguments));
+    }
+}
+
 #[test]
 fn a_large_reply_goes_to_both_connections_too() {
     let mut world = World::new();
