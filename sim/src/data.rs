@@ -48,6 +48,15 @@ pub(crate) trait Data {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory(BTreeMap<[u8; 5], Vec<u8>>);
 
+impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Memory {
+    fn from_iter<T: IntoIterator<Item = (&'a [u8], &'a [u8])>>(entries: T) -> Memory {
+        let entries = entries.into_iter().map(|(key, value)| {
+            (key.try_into().expect("only the ledger's keys are written"), value.to_vec())
+        });
+        Memory(entries.collect())
+    }
+}
+
 impl Data for Memory {
     fn read(&mut self, key: Key) -> Option<Vec<u8>> {
         self.0.get(&key.bytes()).cloned()
@@ -60,8 +69,12 @@ impl Data for Memory {
 
 /// Reads a number; `absent` if nobody has written it.
 pub(crate) fn number(data: &mut dyn Data, key: Key, absent: u64) -> u64 {
-    let bytes = data.read(key).and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(absent, u64::from_le_bytes)
+    number_of(data.read(key).as_deref()).unwrap_or(absent)
+}
+
+/// Returns the number that a value is.
+pub(crate) fn number_of(value: Option<&[u8]>) -> Option<u64> {
+    Some(u64::from_le_bytes(value?.try_into().expect("a number has eight bytes")))
 }
 
 fn set(data: &mut dyn Data, key: Key, number: u64) {

@@ -37,6 +37,10 @@ pub enum Sabotage {
     BlindRetry,
     /// Some handlers take effect twice.
     EffectTwice,
+    /// A store forgets what it is told of calls, and nothing else.
+    ForgottenTable,
+    /// A store says that everything is safe at once.
+    HastyStore,
     /// Some handlers never answer.
     NoAnswer,
     /// Some handlers answer without having done anything.

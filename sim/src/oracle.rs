@@ -89,6 +89,8 @@ pub(crate) struct Draft {
     pub(crate) way: &'static str,
     pub(crate) space: Space,
     pub(crate) ending: Ending,
+    /// The service says that a second run does no harm.
+    pub(crate) is_idempotent: bool,
     pub(crate) semantics: Semantics,
     pub(crate) order: Order,
     pub(crate) deadline: Option<Duration>,
@@ -145,6 +147,8 @@ pub(crate) struct Call {
     pub(crate) is_cancelled: bool,
     /// Handlers that began, and did not ask for the call to come again later.
     pub(crate) runs: u32,
+    /// Handlers that did ask for it.
+    pub(crate) refusals: u32,
     /// One for each time it took effect.
     pub(crate) receipts: Vec<Receipt>,
     /// When a handler last ended.
@@ -154,6 +158,12 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn is_protected(&self) -> bool {
         self.draft.semantics != Semantics::AtLeastOnce
+    }
+
+    /// Returns whether a second effect is a mistake. A durable server that has crashed in a call runs
+    /// it again if that does no harm.
+    pub(crate) fn runs_once(&self) -> bool {
+        self.is_protected() && !(self.draft.is_idempotent && self.draft.operation.is_read())
     }
 }
 
@@ -268,6 +278,7 @@ impl Oracle {
             outcome: None,
             is_cancelled: false,
             runs: 0,
+            refusals: 0,
             receipts: Vec::new(),
             ended_at: None,
         });
@@ -375,8 +386,11 @@ impl Oracle {
                 let is_bounded = call.draft.deadline.is_some() || call.draft.attempts.is_some();
                 is_bounded || call.draft.order == Order::InOrder
             }
-            Code::InDoubt | Code::Poisoned => has_restarted,
-            Code::SessionUnknown => has_restarted || self.has_short_leases,
+            Code::InDoubt | Code::Poisoned => has_restarted && self.is_durable(call.server),
+            // What is durable outlives the server, if not the lease.
+            Code::SessionUnknown => {
+                self.has_short_leases || (has_restarted && !self.is_durable(call.server))
+            }
             _ => false,
         }
     }
@@ -435,6 +449,10 @@ impl Oracle {
     pub(crate) fn fail(&mut self, kind: Kind, what: String) {
         self.world.note("", &format!("VIOLATION {kind:?}: {what}"));
         self.violations.push(Violation { kind, what });
+    }
+
+    fn is_durable(&self, server: usize) -> bool {
+        self.ledgers.disk(server).is_some()
     }
 
     /// Returns how often a call took effect, as far as that is safe.

@@ -18,6 +18,14 @@ pub(crate) struct ServerPlan {
     pub(crate) drain_every: Duration,
     /// The longest that a handler takes to answer.
     pub(crate) slowness: Duration,
+    /// What it knows of calls outlives it.
+    pub(crate) is_durable: bool,
+    /// The longest that a commit takes to be safe.
+    pub(crate) commit_max: Duration,
+    /// After what time its store fails; never if zero.
+    pub(crate) fails_after: Duration,
+    /// It tells copies that their call is in progress.
+    pub(crate) says_in_progress: bool,
 }
 
 /// A client of one server.
@@ -82,14 +90,18 @@ impl Plan {
                 client(&mut random, &limits, servers.len() as u64, calls)
             })
             .collect();
+        let faults = faults(seed, &mut random.fork("faults"));
+        // Clocks that leap may leap over a long lease, too.
+        let has_short_leases =
+            limits.lease < Limits::default().lease || !faults.leaps_every.is_zero();
         Plan {
-            faults: faults(seed, &mut random.fork("faults")),
+            faults,
             servers,
             clients,
             fault_time: shape.duration(Duration::from_secs(20)..Duration::from_secs(60)),
             // As the specification has it.
             patience: 3 * limits.retransmit_timeout,
-            has_short_leases: limits.lease < Limits::default().lease,
+            has_short_leases,
             random,
             sabotage,
         }
@@ -150,6 +162,13 @@ fn server(random: &mut Random, limits: &Limits) -> ServerPlan {
         limits,
         drain_every: Duration::from_millis(drain_every),
         slowness: Duration::from_millis(random.spread(1, 3_000)),
+        is_durable: random.chance(500_000),
+        commit_max: Duration::from_micros(random.spread(50, 50_000)),
+        fails_after: match random.chance(200_000) {
+            true => Duration::from_millis(random.spread(1_000, 40_000)),
+            false => Duration::ZERO,
+        },
+        says_in_progress: random.chance(200_000),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use onceloop::protocol::table::store::Disk;
 use onceloop::reactor::sim::{Faults, Host, Line, Simulation, Step, Tally};
 
 use crate::ledgers::Ledgers;
@@ -80,7 +81,7 @@ impl Run {
         let servers = (1..=plan.servers.len()).map(|number| format!("server-{number}"));
         let clients = (1..=plan.clients.len()).map(|number| format!("client-{number}"));
         let names = servers.chain(clients);
-        let ledgers = Ledgers::new(plan.servers.len());
+        let ledgers = Ledgers::new(disks(&plan));
         let oracle = Oracle::new(world, names.collect(), ledgers.clone(), &plan);
         let shared = Rc::new(Shared::new(plan, oracle, ledgers));
         Run { simulation, shared, hosts: Vec::new(), steps: 0 }
@@ -139,8 +140,14 @@ impl Run {
 
     /// Lets one thing happen; returns whether the seed goes on.
     fn step(&mut self) -> bool {
-        if !self.is_well() || self.simulation.step() == Step::Idle {
+        if !self.is_well() {
             return false;
+        }
+        match self.simulation.step() {
+            Step::Idle => return false,
+            // A server whose store has failed.
+            Step::Exited(host) => self.simulation.restart(&host),
+            _ => {}
         }
         self.steps += 1;
         self.shared.oracle.borrow_mut().check();
@@ -163,4 +170,14 @@ impl Run {
             work,
         }
     }
+}
+
+/// Makes the disks of the durable servers.
+fn disks(plan: &Plan) -> impl Iterator<Item = Option<Disk>> {
+    plan.servers.iter().enumerate().map(|(place, server)| {
+        let mut random = plan.random.fork("disks").fork_by(place as u64);
+        let slowest = u64::try_from(server.commit_max.as_micros()).expect("less than a second");
+        let delay = move || Duration::from_micros(random.spread(1, slowest));
+        server.is_durable.then(|| Disk::new(delay))
+    })
 }

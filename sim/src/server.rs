@@ -1,5 +1,6 @@
 //! A server's host: a program that serves the ledger, is killed, drained and begun anew.
 
+mod broken;
 mod handlers;
 
 use std::io;
@@ -58,6 +59,16 @@ pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result
     if me.boot > 1 {
         shared.oracle.borrow_mut().server_restarted(place);
     }
+    if let Some(disk) = shared.ledgers.disk(place) {
+        let commits = disk.unsafe_commits() as u64;
+        disk.crash(
+            usize::try_from(state.random.below(commits + 1)).expect("no more than there are"),
+        );
+    }
+    let fails_after = shared.plan.servers[place].fails_after;
+    if !fails_after.is_zero() {
+        reactor.registry().after(fails_after, fail_store);
+    }
     start(&mut state, reactor.registry());
     Ok(Box::new(Checked { program: Program::new(reactor, state), stats: (me, Stats::default()) }))
 }
@@ -103,6 +114,17 @@ fn start(state: &mut ServerApp, registry: &mut Registry<ServerApp>) {
     }
 }
 
+/// The store fails: the server ends, and is started anew.
+fn fail_store(cx: &mut Cx<'_, ServerApp>) {
+    let state = &*cx.state;
+    let disk = state.shared.ledgers.disk(state.me.host);
+    if let Some(disk) = disk.filter(|_| !state.shared.is_healed.get()) {
+        state.shared.oracle.borrow().note(state.me.host, format_args!("its store fails"));
+        state.shared.work.borrow_mut().stores_failed += 1;
+        disk.fail("by a fault");
+    }
+}
+
 /// Drains the server, and begins anew.
 fn drain(cx: &mut Cx<'_, ServerApp>) {
     let Some(server) = cx.state.server.filter(|_| !cx.state.shared.is_healed.get()) else { return };
@@ -111,6 +133,10 @@ fn drain(cx: &mut Cx<'_, ServerApp>) {
     server.drain(cx.registry, DRAIN, |_, cx| {
         let state = &mut *cx.state;
         state.set_draining(false);
+        // What it has written arrives, though nobody waits for it any more.
+        if let Some(disk) = state.shared.ledgers.disk(state.me.host) {
+            disk.crash(disk.unsafe_commits());
+        }
         state.me = state.shared.boot(state.me.host);
         state.shared.oracle.borrow_mut().server_restarted(state.me.host);
         start(state, cx.registry);

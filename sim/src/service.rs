@@ -26,6 +26,17 @@ onceloop::service! {
         fn apply_offloaded(call: u32, operation: Operation, delay_ms: u32) -> Receipt;
         /// Never ends by an answer: the responder is dropped.
         fn apply_silently(call: u32, operation: Operation) -> Receipt;
+        /// Asks to be called again later, some times; then it takes effect.
+        fn apply_when_ready(call: u32, operation: Operation, refusals: u32) -> Receipt;
+        /// Takes effect in the server's store, in one commit with its answer.
+        fn commit(call: u32, operation: Operation) -> Receipt;
+        /// Takes half of its effect, then panics: all of it is undone.
+        fn commit_badly(call: u32, operation: Operation) -> Receipt;
+        /// The same as `apply_when_ready`, in the store. What it does before it asks is undone.
+        fn commit_when_ready(call: u32, operation: Operation, refusals: u32) -> Receipt;
+        /// Reads from the server's store.
+        #[idempotent]
+        fn look(call: u32, operation: Operation) -> Receipt;
         /// Served by nobody.
         fn missing(call: u32, operation: Operation) -> Receipt;
         /// Reads.

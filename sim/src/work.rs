@@ -20,6 +20,8 @@ pub struct Work {
     pub orphaned: u64,
     /// Calls that clients found in their journals when they came back.
     pub recovered: u64,
+    /// Stores that failed.
+    pub stores_failed: u64,
     /// Answers that servers gave again.
     pub replayed: u64,
     /// Copies that met their first copy running.
@@ -46,6 +48,7 @@ impl Work {
             ("calls of which nobody knows", self.indeterminate),
             ("calls whose caller was killed", self.orphaned),
             ("calls found in a journal after a crash", self.recovered),
+            ("stores that failed", self.stores_failed),
             ("copies answered from the table", self.replayed),
             ("copies that met their first copy running", self.joined),
             ("copies refused", self.refused),
@@ -75,6 +78,7 @@ impl AddAssign<&Work> for Work {
         self.indeterminate += other.indeterminate;
         self.orphaned += other.orphaned;
         self.recovered += other.recovered;
+        self.stores_failed += other.stores_failed;
         self.replayed += other.replayed;
         self.joined += other.joined;
         self.refused += other.refused;

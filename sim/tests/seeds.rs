@@ -26,7 +26,11 @@ fn promises_hold_in_200_seeds_and_each_runs_alike_twice() {
     let work = &first.work;
     assert!(work.blind_doubles > 0, "calls without protection run twice, or nothing is tested");
     assert!(
-        work.recovered > 30 && work.replayed > 100 && work.resumed > 100 && work.refused > 100,
+        work.recovered > 30
+            && work.stores_failed > 30
+            && work.replayed > 100
+            && work.resumed > 100
+            && work.refused > 100,
         "{work:?}"
     );
     assert!(work.answered > 5 * work.indeterminate, "most calls end well: {work:?}");
@@ -70,6 +74,8 @@ fn the_oracle_finds_mistakes_and_counts_each_as_what_it_is() {
     for (sabotage, count) in [
         (Sabotage::BlindRetry, doubles),
         (Sabotage::EffectTwice, doubles),
+        (Sabotage::ForgottenTable, doubles),
+        (Sabotage::HastyStore, lost),
         (Sabotage::NoAnswer, unresolved),
         (Sabotage::NoEffect, lost),
         (Sabotage::OtherReply, wrong),

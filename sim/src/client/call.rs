@@ -27,30 +27,51 @@ enum Way {
     AtOnce,
     Badly,
     Blindly,
+    Commit,
+    CommitBadly,
+    CommitWhenReady,
     Largely,
     Late,
+    Look,
     Missing,
     Offloaded,
     Read,
     Silently,
     Tell,
+    WhenReady,
     Wrongly,
 }
 
 impl Way {
+    fn space(self) -> Space {
+        match self {
+            Way::Commit | Way::CommitBadly | Way::CommitWhenReady | Way::Look => Space::Store,
+            _ => Space::Memory,
+        }
+    }
+
+    fn is_idempotent(self) -> bool {
+        matches!(self, Way::Blindly | Way::Look | Way::Read)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Way::After => "apply_after",
             Way::AtOnce => "apply",
             Way::Badly => "apply_badly",
             Way::Blindly => "apply_blindly",
+            Way::Commit => "commit",
+            Way::CommitBadly => "commit_badly",
+            Way::CommitWhenReady => "commit_when_ready",
             Way::Largely => "apply_largely",
             Way::Late => "apply_late",
+            Way::Look => "look",
             Way::Missing => "missing",
             Way::Offloaded => "apply_offloaded",
             Way::Read => "read",
             Way::Silently => "apply_silently",
             Way::Tell => "tell",
+            Way::WhenReady => "apply_when_ready",
             Way::Wrongly => "apply, wrongly",
         }
     }
@@ -69,13 +90,16 @@ struct Choice {
 }
 
 impl Choice {
-    fn drawn(wish: &Wish, plan: &ClientPlan, random: &mut Random) -> Choice {
-        let way = way(wish, random);
+    fn drawn(wish: &Wish, is_durable: bool, plan: &ClientPlan, random: &mut Random) -> Choice {
+        let way = match is_durable && is_for_store(wish, random) {
+            true => way_of_store(wish, random),
+            false => way(wish, random),
+        };
         let semantics = match (way, wish.care) {
             (Way::Tell, _) => Semantics::Notify,
             (_, Care::Blind) => Semantics::AtLeastOnce,
             (_, Care::Exact) => Semantics::ExactlyOnce,
-            (Way::Read, _) if random.chance(500_000) => Semantics::AtLeastOnce,
+            (Way::Read | Way::Look, _) if random.chance(500_000) => Semantics::AtLeastOnce,
             _ if random.chance(250_000) => Semantics::AtMostOnce,
             _ => Semantics::ExactlyOnce,
         };
@@ -91,6 +115,7 @@ impl Choice {
         let hedge_after = is_hedged.then(|| millis(random.spread(1, HEDGE_AFTER_MAX_MS)));
         let number = match way {
             Way::Largely => random.spread(1, RECEIPT_BYTES_MAX),
+            Way::WhenReady | Way::CommitWhenReady => random.below(4),
             _ => random.below(1_000_000),
         };
         let number = u32::try_from(number).expect("bounded above");
@@ -121,14 +146,16 @@ impl Choice {
     fn draft(&self, operation: &Operation, order: Order) -> Draft {
         let ending = match self.way {
             Way::Badly | Way::Silently => Ending::Fails,
+            Way::CommitBadly => Ending::RolledBack,
             Way::Missing | Way::Wrongly => Ending::Refused,
             _ => Ending::Receipt,
         };
         Draft {
             operation: operation.clone(),
             way: self.way.name(),
-            space: Space::Memory,
+            space: self.way.space(),
             ending,
+            is_idempotent: self.way.is_idempotent(),
             semantics: self.semantics,
             order,
             deadline: self.deadline,
@@ -149,11 +176,41 @@ fn way(wish: &Wish, random: &mut Random) -> Way {
     if wish.operation.is_read() && random.chance(500_000) {
         return Way::Read;
     }
-    let plain = [Way::AtOnce, Way::AtOnce, Way::Late, Way::After, Way::Offloaded, Way::Largely];
+    let plain = [
+        Way::AtOnce,
+        Way::AtOnce,
+        Way::Late,
+        Way::After,
+        Way::Offloaded,
+        Way::Largely,
+        Way::WhenReady,
+    ];
     let strange = [Way::Badly, Way::Silently, Way::Missing, Way::Wrongly, Way::Tell];
     match wish.care {
         Care::Any if random.chance(120_000) => *random.pick(&strange),
         _ => *random.pick(&plain),
+    }
+}
+
+/// Returns whether an operation goes to the server's store. All calls of one story go to one place.
+fn is_for_store(wish: &Wish, random: &mut Random) -> bool {
+    match (wish.care, &wish.operation) {
+        (Care::Blind, _) => false,
+        (Care::Any, _) => random.chance(600_000),
+        (Care::Exact, Operation::Debit(number, _) | Operation::Balance(number)) => number % 2 == 0,
+        (Care::Exact, Operation::Put(number, _) | Operation::Get(number)) => number % 2 == 0,
+        (Care::Exact, _) => true,
+    }
+}
+
+fn way_of_store(wish: &Wish, random: &mut Random) -> Way {
+    if wish.operation.is_read() && random.chance(500_000) {
+        return Way::Look;
+    }
+    match random.below(10) {
+        0 => Way::CommitWhenReady,
+        1 if wish.care == Care::Any => Way::CommitBadly,
+        _ => Way::Commit,
     }
 }
 
@@ -183,7 +240,8 @@ pub(super) fn make(cx: &mut Cx<'_, ClientApp>, from: (usize, usize), wish: Wish)
     let app = &mut *cx.state;
     let link = &app.links[from.0];
     let plan = &app.shared.plan.clients[app.place];
-    let choice = Choice::drawn(&wish, plan, &mut app.random);
+    let is_durable = app.shared.plan.servers[link.plan.server].is_durable;
+    let choice = Choice::drawn(&wish, is_durable, plan, &mut app.random);
     let draft = choice.draft(&wish.operation, link.plan.order);
     let client = link.client;
     let shared = Rc::clone(&app.shared);
@@ -226,12 +284,21 @@ fn send(
         Way::AtOnce | Way::Tell => client.call_with(registry, options, ledger::apply, two, then),
         Way::Badly => client.call_with(registry, options, ledger::apply_badly, two, then),
         Way::Blindly => client.call_with(registry, options, ledger::apply_blindly, two, then),
+        Way::Commit => client.call_with(registry, options, ledger::commit, two, then),
+        Way::CommitBadly => client.call_with(registry, options, ledger::commit_badly, two, then),
+        Way::CommitWhenReady => {
+            client.call_with(registry, options, ledger::commit_when_ready, three, then)
+        }
         Way::Largely => client.call_with(registry, options, ledger::apply_largely, three, then),
         Way::Late => client.call_with(registry, options, ledger::apply_late, three, then),
+        Way::Look => client.call_with(registry, options, ledger::look, two, then),
         Way::Missing => client.call_with(registry, options, ledger::missing, two, then),
         Way::Offloaded => client.call_with(registry, options, ledger::apply_offloaded, three, then),
         Way::Read => client.call_with(registry, options, ledger::read, two, then),
         Way::Silently => client.call_with(registry, options, ledger::apply_silently, two, then),
+        Way::WhenReady => {
+            client.call_with(registry, options, ledger::apply_when_ready, three, then)
+        }
         Way::Wrongly => client.call_with(registry, options, mistaken::apply, three, then),
     }
 }

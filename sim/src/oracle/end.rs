@@ -27,7 +27,7 @@ impl Oracle {
     fn judge_end(&self, id: u32) -> Option<(Kind, &'static str)> {
         let call = &self.calls[id as usize];
         let effects = self.effects(id);
-        if call.is_protected() && effects > 1 {
+        if call.runs_once() && effects > 1 {
             return Some((Kind::DoubleExecution, "I1: took effect more than once"));
         }
         if call.draft.ending == Ending::Refused && call.runs > 0 {

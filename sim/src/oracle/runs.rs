@@ -60,7 +60,7 @@ impl Oracle {
     pub(crate) fn took_effect(&mut self, id: u32, receipt: Receipt, before: u64) {
         let Some(call) = self.calls.get_mut(id as usize) else { return };
         call.receipts.push(receipt);
-        if before > 0 && call.is_protected() {
+        if before > 0 && call.runs_once() {
             self.fail(Kind::DoubleExecution, format!("I1: took effect again: {}", self.tell(id)));
         }
     }
@@ -73,6 +73,26 @@ impl Oracle {
             call.ended_at = Some(now);
         }
         self.leave_lane(server, xid);
+    }
+
+    /// A handler wants the call to come again later: it has done nothing.
+    pub(crate) fn put_off(&mut self, server: Process, id: u32, xid: Option<Xid>) {
+        self.note(server.host, format_args!("call {id} is put off"));
+        if let Some(call) = self.calls.get_mut(id as usize) {
+            call.runs -= 1;
+            call.refusals += 1;
+        }
+        self.leave_lane(server, xid);
+        let Some(xid) = xid else { return };
+        self.xids.remove(&(server, xid.session, xid.seq));
+        if let Some(lane) = self.lanes.get_mut(&(server, xid.session)) {
+            lane.last = lane.last.min(xid.seq - 1);
+        }
+    }
+
+    /// Returns how often a call was put off.
+    pub(crate) fn refusals(&self, id: u32) -> u32 {
+        self.calls.get(id as usize).map_or(u32::MAX, |call| call.refusals)
     }
 
     fn leave_lane(&mut self, server: Process, xid: Option<Xid>) {

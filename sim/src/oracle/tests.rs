@@ -18,7 +18,7 @@ struct Told {
 impl Told {
     fn new() -> Told {
         let names = vec!["server-1".to_owned(), "client-1".to_owned()];
-        let ledgers = Ledgers::new(1);
+        let ledgers = Ledgers::new([None].into_iter());
         let plan = Plan::drawn(0, Sabotage::None);
         let world = World::new(0, Faults::none());
         Told { oracle: Oracle::new(world, names, ledgers.clone(), &plan), ledgers }
@@ -30,6 +30,7 @@ impl Told {
             way: "apply",
             space: Space::Memory,
             ending: Ending::Receipt,
+            is_idempotent: false,
             semantics,
             order: Order::Unordered,
             deadline: None,
@@ -275,6 +276,19 @@ fn in_an_in_order_session_calls_run_one_after_the_other() {
         told.oracle.begun(SERVER, ids[1], Some(Xid { session: 7, seq: second }));
         told.assert_found(Kind::WrongReply, "out of order");
     }
+}
+
+#[test]
+fn a_call_that_was_put_off_runs_again() {
+    let mut told = Told::new();
+    let id = told.add();
+    told.oracle.calls[id as usize].draft.order = Order::InOrder;
+    let xid = Some(Xid { session: 7, seq: 1 });
+    told.oracle.begun(SERVER, id, xid);
+    told.oracle.put_off(SERVER, id, xid);
+    let receipt = told.run(id, 1);
+    told.answer(id, Outcome::Receipt(receipt));
+    told.assert_well();
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::Duration;
 use onceloop::{ApplicationError, Builder, Context, Cx, Method, Responder, Xid};
 
 use super::ServerApp;
+use super::broken::Broken;
 use crate::Sabotage;
-use crate::data;
+use crate::data::{self, Data, Key};
 use crate::oracle::Process;
 use crate::service::{Operation, Receipt, ledger};
 
@@ -19,9 +20,28 @@ struct Begun {
 }
 
 pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
-    let limits = state.shared.plan.servers[state.me.host].limits.clone();
-    Builder::new()
-        .limits(limits)
+    let plan = &state.shared.plan.servers[state.me.host];
+    let mut builder = Builder::new();
+    if plan.says_in_progress {
+        builder = builder.answer_in_progress(Duration::from_millis(50));
+    }
+    if let Some(disk) = state.shared.ledgers.disk(state.me.host) {
+        let store = Broken::new(disk.open(), state.shared.plan.sabotage);
+        builder = durable(builder.store(store));
+    }
+    builder
+        .limits(plan.limits.clone())
+        .deferred(ledger::apply_when_ready, |(id, operation, refusals), responder, cx| {
+            let begun = begin(cx, id);
+            let delay = delay(cx.state, id.wrapping_mul(7));
+            cx.registry.after(delay, move |cx| {
+                if let Some(after) = put_off(cx.state, begun, refusals) {
+                    return responder.retry_later(cx, after);
+                }
+                let receipt = take_effect(cx.state, begun, &operation, 0);
+                end(cx, begun, responder, receipt);
+            });
+        })
         .method(ledger::apply, |(id, operation), cx| at_once(cx, id, &operation, 0))
         .method(ledger::apply_blindly, |(id, operation), cx| at_once(cx, id, &operation, 0))
         .method(ledger::read, |(id, operation), cx| at_once(cx, id, &operation, 0))
@@ -63,6 +83,73 @@ pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
             note_end(cx.state, begun);
             drop(responder);
         })
+}
+
+/// Adds what only a durable server serves.
+fn durable(builder: Builder<ServerApp>) -> Builder<ServerApp> {
+    builder
+        .on_fatal(|_, cx| cx.registry.stop())
+        .transactional(ledger::commit, |(id, operation), cx| commit(cx, id, &operation))
+        .transactional(ledger::look, |(id, operation), cx| commit(cx, id, &operation))
+        .transactional(ledger::commit_badly, |(id, operation), cx| {
+            let begun = begin(cx, id);
+            if let Operation::Transfer { from, amount, .. } = operation {
+                data::take(&mut Transaction(cx), from, amount);
+            } else {
+                data::apply(&mut Transaction(cx), id, &operation);
+            }
+            note_end(cx.state, begun);
+            panic!("on purpose")
+        })
+        .transactional(ledger::commit_when_ready, |(id, operation, refusals), cx| {
+            if cx.state.shared.oracle.borrow().refusals(id) >= refusals {
+                return commit(cx, id, &operation);
+            }
+            let begun = begin(cx, id);
+            data::apply(&mut Transaction(cx), id, &operation);
+            if let Some(after) = put_off(cx.state, begun, refusals) {
+                cx.retry_later(after);
+            }
+            Err("it is dropped".into())
+        })
+}
+
+/// The store, as a handler has it.
+struct Transaction<'a, 'b>(&'a mut Context<'b, ServerApp>);
+
+impl Data for Transaction<'_, '_> {
+    fn read(&mut self, key: Key) -> Option<Vec<u8>> {
+        self.0.read(&key.bytes())
+    }
+
+    fn write(&mut self, key: Key, value: Vec<u8>) {
+        self.0.write(&key.bytes(), Some(&value));
+    }
+}
+
+/// Runs a handler of which the effect and the answer are one.
+fn commit(
+    cx: &mut Context<'_, ServerApp>,
+    id: u32,
+    operation: &Operation,
+) -> Result<Receipt, ApplicationError> {
+    let begun = begin(cx, id);
+    let (value, before) = data::apply(&mut Transaction(cx), id, operation);
+    let receipt = Receipt::new(id, operation, value);
+    cx.state.shared.oracle.borrow_mut().took_effect(id, receipt.clone(), before);
+    note_end(cx.state, begun);
+    Ok(receipt)
+}
+
+/// Returns after what time a call is to come again, unless it has come so many times.
+fn put_off(state: &mut ServerApp, begun: Begun, refusals: u32) -> Option<Duration> {
+    let mut oracle = state.shared.oracle.borrow_mut();
+    if begun.xid.is_none() || oracle.refusals(begun.id) >= refusals {
+        return None;
+    }
+    oracle.put_off(begun.by, begun.id, begun.xid);
+    drop(oracle);
+    Some(Duration::from_millis(state.random.spread(1, 100)))
 }
 
 /// Runs a handler that has done everything when it returns.
