@@ -73,9 +73,9 @@ pub enum Answer<'a> {
 /// Where a session stands with its server. Exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Over, by [`Session::close`].
+    /// Over, by [`Session::close`](super::Session::close).
     Closed,
-    /// There is no connection: one is wanted at [`Session::connect_at`].
+    /// There is no connection: one is wanted at [`Session::connect_at`](super::Session::connect_at).
     Disconnected,
     /// The server is about to close this connection; what is running is still answered.
     Draining,
