@@ -238,7 +238,9 @@ impl Client {
                 self.refused(is_primary, *code);
                 Ok(Sent::new())
             }
-            ToClient::Reply { .. } => Err(format!("{frame:?} before the handshake was done")),
+            ToClient::Looked { .. } | ToClient::Reply { .. } => {
+                Err(format!("{frame:?} before the handshake was done"))
+            }
         }
     }
 
@@ -303,6 +305,8 @@ impl Client {
 
     fn take_answer(&mut self, is_primary: bool, frame: &ToClient) -> Result<(), String> {
         match *frame {
+            // Whether it may be seen is the world's to judge.
+            ToClient::Looked { .. } => Ok(()),
             ToClient::Reply { seq, call } => self.replied(seq, call),
             ToClient::Error { seq: 0, code } => {
                 match Code::from_wire(code) {

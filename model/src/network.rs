@@ -25,6 +25,8 @@ pub(crate) enum ToServer {
     Cancel(u64),
     /// HELLO.
     Hello,
+    /// An unprotected REQUEST that reads how often a call took effect.
+    Look(CallIndex),
     /// REQUEST.
     Request { seq: u64, call: CallIndex, ack: u64 },
     /// RESUME.
@@ -36,6 +38,8 @@ pub(crate) enum ToServer {
 pub(crate) enum ToClient {
     /// ERROR for a seq, or (0) for the connection.
     Error { seq: u64, code: u16 },
+    /// REPLY to [`ToServer::Look`]: how often the call took effect.
+    Looked { call: CallIndex, effects: u8 },
     /// REPLY with the number of the call it answers.
     Reply { seq: u64, call: CallIndex },
     /// RESUMED.

@@ -27,6 +27,7 @@ fn calm(calls: &[Semantics]) -> Bounds {
         server_crashes: 0,
         client_crashes: 0,
         expiries: 0,
+        looks: 0,
         refusals: 0,
         given_up: 0,
         is_durable: false,
@@ -99,6 +100,11 @@ pub fn scenarios() -> Vec<Scenario> {
             name: "doubt",
             about: "calls that the server is in doubt of are sent again, for they do no harm",
             bounds: Bounds { is_idempotent: true, server_crashes: 2, ..durable(two) },
+        },
+        Scenario {
+            name: "reads",
+            about: "others read what a call has done, while the server crashes",
+            bounds: Bounds { is_transactional: true, looks: 1, ..durable(one) },
         },
         Scenario {
             name: "transaction",

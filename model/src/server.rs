@@ -1,5 +1,6 @@
 //! The server: the real table, handlers that do nothing but take effect, and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ use crate::network::{CallIndex, End, Pipe, PipeIndex, Report, SessionIndex, ToCl
 use crate::world::Bounds;
 
 const METHOD: MethodId = MethodId::of("model.call");
+/// What unprotected requests are numbered by: no call has such a seq.
+const LOOK: u64 = 1 << 32;
 
 /// A handler that has started and not ended.
 #[derive(Clone, Debug)]
@@ -38,6 +41,12 @@ pub(crate) struct Server {
     limits: Limits,
     /// Every session that was ever opened: what its client resumes it by, and where it is.
     sessions: Vec<(Sid, Option<SessionKey>)>,
+    /// The highest incarnation of each session's client that was told RESUMED.
+    told: Vec<u32>,
+    /// The incarnation in each connection's RESUME.
+    resumes: BTreeMap<PipeIndex, u32>,
+    /// As what each call ran last.
+    ran: BTreeMap<CallIndex, (SessionIndex, u64)>,
     running: Vec<Running>,
     /// How often each call took effect, where that is not the store's to know.
     effects: Vec<u8>,
@@ -61,6 +70,9 @@ impl Server {
             now,
             limits,
             sessions: Vec::new(),
+            told: Vec::new(),
+            resumes: BTreeMap::new(),
+            ran: BTreeMap::new(),
             running: Vec::new(),
             effects: vec![0; bounds.calls.len()],
             is_idempotent: bounds.is_idempotent,
@@ -142,6 +154,9 @@ impl Server {
             (ToServer::Request { seq, call, ack }, End::Attached(session)) => {
                 self.request(index, session, (seq, call, ack), is_busy, pipes);
             }
+            (ToServer::Look(call), End::Attached(session)) => {
+                self.look(index, session, call, pipes);
+            }
             (ToServer::Ack(ack), End::Attached(session)) => {
                 if let Some(key) = self.key(session) {
                     self.table.acknowledge(key, ack).expect("the client counts from one");
@@ -173,11 +188,14 @@ impl Server {
                     let pipe = pipe_of(connection, pipes);
                     pipe.tell(resumed(&body));
                     self.tell_finished(session, pipe);
+                    let of = self.index(session).expect("it was resumed");
+                    self.note_told(PipeIndex::try_from(connection).expect("an index"), of);
                 }
-                Released::Run { call, request, .. } => {
+                Released::Run { call, request, session } => {
                     let frame = request.frame();
                     let index = PipeIndex::try_from(request.connection()).expect("an index");
-                    self.start(call, frame.body[0], (index, frame.header.seq));
+                    let of = self.index(session).expect("it has a call");
+                    self.start(call, frame.body[0], of, (index, frame.header.seq));
                 }
                 Released::Send { delivery, frame } => self.send(delivery, &frame, pipes),
                 Released::Welcome { connection, session, .. } => {
@@ -221,6 +239,7 @@ impl Server {
             Ok((key, welcome)) => {
                 let sid = Sid { place: key.to_bits(), secret };
                 self.sessions.push((sid, Some(key)));
+                self.told.push(0);
                 pipe.server = End::Attached(session);
                 if welcome.is_some() {
                     pipe.tell(ToClient::Welcome(session));
@@ -240,6 +259,9 @@ impl Server {
         match self.table.resume(resume, index.into(), Principal::ANYONE, self.now) {
             Err(refusal) => fail(&mut pipes[usize::from(index)], &refusal),
             Ok(resumption) => {
+                let (incarnation, told) = (resume.incarnation, self.told[usize::from(session)]);
+                assert!(incarnation >= told, "row 3: incarnation {incarnation} after {told}");
+                self.resumes.insert(index, incarnation);
                 for replaced in resumption.replaced {
                     pipe_of(replaced, pipes).close_at_server();
                 }
@@ -249,8 +271,45 @@ impl Server {
                 if let Some(body) = &resumption.resumed {
                     pipe.tell(resumed(body));
                     self.tell_finished(resumption.session, pipe);
+                    self.note_told(index, session);
                 }
             }
+        }
+    }
+
+    /// RESUMED has left by this connection.
+    fn note_told(&mut self, index: PipeIndex, session: SessionIndex) {
+        let told = &mut self.told[usize::from(session)];
+        *told = self.resumes.get(&index).map_or(*told, |&incarnation| incarnation.max(*told));
+    }
+
+    /// An unprotected request: reads how often a call took effect.
+    fn look(
+        &mut self,
+        index: PipeIndex,
+        session: SessionIndex,
+        call: CallIndex,
+        pipes: &mut [Pipe],
+    ) {
+        let flags = Flags::UNPROTECTED;
+        let header = Header { flags, method: METHOD, ..Header::new(Kind::Request, LOOK) };
+        let header = Header { time_left_ms: NO_DEADLINE_MS, ..header };
+        let request = Request {
+            frame: &Frame { header, body: &[call] },
+            connection: index.into(),
+            digest: 0,
+            is_idempotent: true,
+            is_transactional: true,
+            refusal: None,
+        };
+        let Some(key) = self.key(session) else { return };
+        if let Admission::Run(key) = self.table.admit(key, &request, self.now) {
+            self.table.begin(key);
+            let effects = count(self.table.read(&[call]));
+            let mut reply = Vec::new();
+            Header::new(Kind::Reply, LOOK).append(&[call, effects], &mut reply);
+            let delivery = self.table.complete(key, Answer::Copied(&reply), self.now);
+            self.send(delivery, &reply, pipes);
         }
     }
 
@@ -298,15 +357,17 @@ impl Server {
             Admission::Close(refusal) => fail(pipe, &refusal),
             Admission::Refuse(refusal) => refuse(pipe, seq, &refusal),
             Admission::Run(key) if self.is_transactional => {
+                self.ran.insert(frame.body[0], (session, seq));
                 self.run_transaction(key, frame.body[0], seq, is_busy, pipes);
             }
-            Admission::Run(key) => self.start(key, frame.body[0], (index, seq)),
+            Admission::Run(key) => self.start(key, frame.body[0], session, (index, seq)),
             Admission::Wait => {}
         }
     }
 
     /// A handler starts, and takes effect at once: what comes after is only its answer.
-    fn start(&mut self, key: CallKey, call: CallIndex, xid: (PipeIndex, u64)) {
+    fn start(&mut self, key: CallKey, call: CallIndex, of: SessionIndex, xid: (PipeIndex, u64)) {
+        self.ran.insert(call, (of, xid.1));
         self.effects[usize::from(call)] += 1;
         self.running.push(Running { key, call, xid });
         self.running.sort_by_key(|running| running.xid);
@@ -383,10 +444,18 @@ impl Server {
     /// So much time passes that every lease ends.
     pub(crate) fn expire(&mut self, pipes: &mut [Pipe]) {
         self.now += 2 * (self.limits.lease + self.limits.unused_lease);
+        let mut attached = BTreeSet::new();
+        for pipe in &*pipes {
+            if let End::Attached(session) = pipe.server {
+                attached.extend(self.key(session).map(SessionKey::to_bits));
+            }
+        }
         let mut refused = Vec::new();
         self.table.expire(self.now, |connection, seq, refusal| {
             refused.push((connection, seq, refusal.clone()));
         });
+        let left = self.table.sessions();
+        assert!(left >= attached.len(), "row 20: a session ended to which its client is attached");
         for (connection, seq, refusal) in refused {
             if let Some(connection) = connection {
                 refuse(pipe_of(connection, pipes), seq, &refusal);
@@ -419,8 +488,26 @@ impl Server {
     }
 
     /// Asserts what must always hold.
-    pub(crate) fn check(&self) {
+    ///
+    /// # Errors
+    /// If the store has the effect of a call, or a handler may have had one, and nothing in it says
+    /// that the call is not to run again.
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.table.check_invariants();
+        let Some(log) = self.table.store() else { return Ok(()) };
+        for (&call, &(session, seq)) in &self.ran {
+            let has_run = match self.is_transactional {
+                true => log.get_safe(&[call]).is_some(),
+                false => self.effects[usize::from(call)] > 0,
+            };
+            let session = log.ledger().session(u128::from(session) + 1);
+            let is_known = session
+                .is_none_or(|session| session.floor >= seq || session.entries.contains_key(&seq));
+            if has_run && !is_known {
+                return Err(format!("I6: call {call} has run, and the store does not know it"));
+            }
+        }
+        Ok(())
     }
 
     /// Hashes all that tells this server from another.
@@ -428,6 +515,7 @@ impl Server {
         self.table.fingerprint(state);
         self.table.store().hash(state);
         self.sessions.len().hash(state);
+        (&self.told, &self.resumes, &self.ran).hash(state);
         for running in &self.running {
             (running.call, running.xid, self.table.is_awaited(running.key)).hash(state);
         }
@@ -484,6 +572,9 @@ fn tell_frames(mut frames: &[u8], pipe: &mut Pipe) {
         let (frame, rest) = frames.split_at(length);
         let body = &frame[HEADER_BYTES..];
         pipe.tell(match header.kind {
+            Kind::Reply if header.seq == LOOK => {
+                ToClient::Looked { call: body[0], effects: body[1] }
+            }
             Kind::Reply => ToClient::Reply { seq: header.seq, call: body[0] },
             _ => {
                 let error: ErrorBody<'_> = decode_whole(body).expect("the table wrote it");

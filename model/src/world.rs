@@ -21,6 +21,8 @@ pub struct Bounds {
     pub client_crashes: u8,
     /// How often all leases may end.
     pub expiries: u8,
+    /// How often the client may look, unprotected, whether a call took effect.
+    pub looks: u8,
     /// How often the server may refuse a call.
     pub refusals: u8,
     /// How many calls the client may give up.
@@ -82,6 +84,8 @@ pub enum Action {
     GiveUp(CallIndex),
     /// The client sends a copy by its second connection.
     Hedge(CallIndex),
+    /// The client looks, unprotected, whether a call took effect.
+    Look(CallIndex),
     /// The server notices that a connection is lost, and all that was on its way there.
     Lose(PipeIndex),
     /// One more commit of the server is safe.
@@ -100,6 +104,7 @@ pub struct World {
     server_crashes: u8,
     client_crashes: u8,
     expiries: u8,
+    looks: u8,
     refusals: u8,
     given_up: u8,
 }
@@ -116,6 +121,7 @@ impl World {
             server_crashes: 0,
             client_crashes: 0,
             expiries: 0,
+            looks: 0,
             refusals: 0,
             given_up: 0,
         }
@@ -159,6 +165,9 @@ impl World {
             if self.given_up < bounds.given_up {
                 out.push(Action::GiveUp(index));
             }
+        }
+        if is_up && self.looks < bounds.looks {
+            out.extend((0..).take(client.calls.len()).map(Action::Look));
         }
         if self.client_crashes < bounds.client_crashes && client.identity.is_some() {
             out.push(Action::CrashClient);
@@ -235,8 +244,10 @@ impl World {
         let Some(frame) = self.pipes[usize::from(index)].to_client.pop_front() else {
             return Ok(());
         };
-        if let ToClient::Reply { call, .. } = frame {
-            self.server.check_visible(call)?;
+        match frame {
+            ToClient::Reply { call, .. } => self.server.check_visible(call)?,
+            ToClient::Looked { call, effects } if effects > 0 => self.server.check_visible(call)?,
+            _ => {}
         }
         for sent in self.client.receive(index, &frame)? {
             self.put(sent, false);
@@ -251,7 +262,7 @@ impl World {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.server.check();
+        self.server.check()?;
         for (index, call) in (0..).zip(&self.client.calls) {
             let effects = self.server.effects(index);
             // From doubt an idempotent method is run again (row 23), once for each crash.
@@ -319,6 +330,10 @@ impl System for World {
                 let copy = self.client.hedge(index);
                 self.put(copy, true);
             }
+            Action::Look(index) => {
+                self.looks += 1;
+                self.put(ToServer::Look(index), false);
+            }
             Action::Lose(index) => self.server.lose(index, &mut self.pipes),
             Action::MakeSafe => self.server.make_safe(&mut self.pipes),
             Action::Send(index) => {
@@ -335,7 +350,7 @@ impl System for World {
         self.pipes.hash(&mut hasher);
         self.server.fingerprint(&mut hasher);
         let counts = [self.server_crashes, self.client_crashes, self.expiries];
-        (counts, self.refusals, self.given_up).hash(&mut hasher);
+        (counts, self.looks, self.refusals, self.given_up).hash(&mut hasher);
         hasher.finish()
     }
 }
