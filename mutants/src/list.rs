@@ -34,7 +34,7 @@ pub struct Mutant {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// `onceloop model` with these arguments.
+    /// `onceloop model` with these worlds.
     Model(Vec<String>),
     /// `onceloop sim` with so many seeds.
     Sim(u64),

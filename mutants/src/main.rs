@@ -37,10 +37,15 @@ fn main() -> Result<ExitCode> {
     }
     let chosen = choose(&list, &arguments.names)?;
     let tree = Tree::copy(root)?;
+    let began = Instant::now();
+    let checks = run::distinct(&chosen);
+    run::baseline(&checks, &tree)?;
+    println!("without a mutant {} checks pass [{:.0?}]", checks.len(), began.elapsed());
     let mut rows = Vec::new();
     for mutant in &chosen {
         let began = Instant::now();
-        let verdict = run::look_for(mutant, &tree, root)?;
+        let verdict = run::look_for(mutant, &tree, root)
+            .unwrap_or_else(|error| Verdict::Missed(format!("{error:#}")));
         println!("{:28} {} [{:.0?}]", mutant.name, describe(&verdict), began.elapsed());
         rows.push((*mutant, verdict));
     }

@@ -17,6 +17,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// Time for one check. A mutant that hangs is not caught: nobody would know what is wrong.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(300);
 
+/// States of a world that are explored, nearest first: mistakes show early, and the whole of it is for
+/// the command `model`.
+const STATES_MAX: &str = "100000";
+
 /// What became of a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,6 +51,21 @@ pub fn look_for(mutant: &Mutant, tree: &Tree, root: &Path) -> Result<Verdict> {
         }
     }
     Ok(Verdict::Missed(passed.join("; ")))
+}
+
+/// Returns the checks of these mutants, each once, and of simulations only the longest.
+pub fn distinct(mutants: &[&Mutant]) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    let mut seeds_most = 0;
+    for check in mutants.iter().flat_map(|mutant| &mutant.checks) {
+        match check {
+            Check::Sim(seeds) => seeds_most = seeds_most.max(*seeds),
+            Check::Model(_) if checks.contains(check) => {}
+            Check::Model(_) => checks.push(check.clone()),
+        }
+    }
+    checks.extend((seeds_most > 0).then_some(Check::Sim(seeds_most)));
+    checks
 }
 
 /// Lets every check run on the tree as it is: what is found without a mutant is no catch.
@@ -87,7 +106,7 @@ fn run(check: &Check, tree: &Tree) -> Result<Verdict> {
     let mut command = Command::new(target(tree).join("mutants/onceloop"));
     match check {
         Check::Sim(seeds) => command.args(["sim", "--stop", "--seeds", &format!("0..{seeds}")]),
-        Check::Model(arguments) => command.arg("model").args(arguments),
+        Check::Model(worlds) => command.args(["model", "--states-max", STATES_MAX]).args(worlds),
     };
     let mut child = command
         .arg("--json")
@@ -124,16 +143,21 @@ fn found(check: &Check, report: &Value) -> Option<Verdict> {
         Check::Sim(_) => {
             let failure = report.get("failures")?.as_array()?.first()?;
             let seed = failure.get("seed")?.as_u64()?;
-            let what = failure.get("what")?.as_str()?.to_owned();
+            let what = in_one_line(failure.get("what")?.as_str()?);
             let seeds = report.get("seeds")?.as_u64()?;
             Some(Verdict::Caught { by: format!("sim, seed {seed} ({seeds} seeds)"), what })
         }
         Check::Model(_) => {
             let violation = report.get("violation")?;
             let steps = violation.get("steps")?.as_array()?.len();
-            let what = violation.get("what")?.as_str()?.to_owned();
+            let what = in_one_line(violation.get("what")?.as_str()?);
             let states = report.get("states")?.as_u64()?;
             Some(Verdict::Caught { by: format!("model, {steps} steps ({states} states)"), what })
         }
     }
+}
+
+/// An assertion that fails tells what it compared on lines of their own.
+fn in_one_line(what: &str) -> String {
+    what.split_whitespace().collect::<Vec<_>>().join(" ")
 }
