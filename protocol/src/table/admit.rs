@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::cell::Cell;
 use super::refusal::{
     bad_numbers, beyond_window, fenced, in_doubt, in_progress, not_protected, not_retained,
-    poisoned, refused_by_server, stale, unknown_session, xid_reused,
+    poisoned, refused_by_server, stale, still_in_doubt, unknown_session, xid_reused,
 };
 use super::session::Session;
 use super::store::Store;
@@ -116,10 +116,15 @@ impl<St: Store> Table<St> {
         let refusal = self.refuse_vacant(session, request);
         let is_joined = is_in_order && self.take_joined(key) == Some(seq);
         if let Some(refusal) = refusal {
+            let refusal = if attempts > 0 { still_in_doubt(&refusal) } else { refusal };
             return self.refuse(key, refusal);
         }
         // Row 12b.
         if is_in_order && self.must_wait(key, seq) {
+            if attempts > 0 {
+                // Held, it would be vacant after the next RESUME.
+                return self.refuse(key, in_doubt().retry_after_ms(BUSY_RETRY_AFTER_MS));
+            }
             return match self.hold(key, request, now) {
                 Ok(()) => Admission::Wait,
                 Err(refusal) => self.refuse(key, refusal.retry_after_ms(BUSY_RETRY_AFTER_MS)),
@@ -144,6 +149,9 @@ impl<St: Store> Table<St> {
         now: Instant,
     ) -> Admission<'_> {
         let call = self.start(key, request);
+        if attempts > 0 {
+            self.note_doubt(call, attempts);
+        }
         if is_joined && let Some(call) = self.calls.get_mut(call) {
             call.is_joined = true;
         }
@@ -152,16 +160,6 @@ impl<St: Store> Table<St> {
             return Admission::Wait;
         }
         Admission::Run(call)
-    }
-
-    /// Row 23: a call that the server crashed in is run again, since that does no harm.
-    #[cold]
-    fn leave_doubt(&mut self, key: SessionKey, seq: u64) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.take_cell(seq);
-        if let Some(in_order) = session.in_order_mut() {
-            in_order.next = in_order.next.min(seq);
-        }
     }
 
     /// Rows 8 to 11: another copy was here before.
@@ -358,6 +356,7 @@ impl<St: Store> Table<St> {
             is_cancelled: false,
             has_start: false,
             has_ended: false,
+            doubts: 0,
         });
         session.in_flight += 1;
         if !is_unprotected {

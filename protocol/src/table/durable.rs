@@ -259,7 +259,7 @@ impl<St: Store> Table<St> {
                 let request = request.at(now);
                 Some(Released::Run { call, session, request })
             }
-            What::Unstarted { call, refusal } => self.release_unstarted(call, &refusal),
+            What::Unstarted { call, refusal } => self.release_unstarted(call, refusal),
             What::Welcome { connection, session, welcome } => {
                 self.tell(session, connection)?;
                 Some(Released::Welcome { connection, session, welcome: *welcome })
@@ -294,16 +294,6 @@ impl<St: Store> Table<St> {
         Some(Released::Send { delivery, frame })
     }
 
-    /// Row 16: that a call was never begun is safe.
-    fn release_unstarted(&mut self, key: CallKey, refusal: &Refusal) -> Option<Released> {
-        let call = self.calls.remove(key)?;
-        self.give_back(&call);
-        let delivery = self.vacate(&call);
-        let mut frame = Vec::new();
-        refusal.append(call.seq, &mut frame);
-        Some(Released::Send { delivery, frame: frame.into() })
-    }
-
     /// A connection is told that it is attached, if it still is.
     fn tell(&mut self, session: SessionKey, connection: u64) -> Option<()> {
         let session = self.sessions.get_mut(session)?;
@@ -313,7 +303,7 @@ impl<St: Store> Table<St> {
         session.is_attached_to(connection).then_some(())
     }
 
-    fn secret_of(&self, key: SessionKey) -> u128 {
+    pub(super) fn secret_of(&self, key: SessionKey) -> u128 {
         self.sessions.get(key).expect("the caller has found it").sid(0).secret
     }
 
@@ -403,7 +393,7 @@ impl<St: Store> Table<St> {
 
     /// Row 18: the effects, the end of START and a floor that covers the call go in one commit, or a
     /// copy could run after a crash.
-    fn end_abandoned(&mut self, call: &super::Call, now: Instant) {
+    pub(super) fn end_abandoned(&mut self, call: &super::Call, now: Instant) {
         self.write_floor(call.session);
         self.commit(now);
     }
@@ -458,24 +448,6 @@ impl<St: Store> Table<St> {
         );
         self.commit(now);
         self.wait(What::Committed { session: of, seq, frame });
-    }
-
-    /// Row 16, durable: the call counts as never begun once that is safe.
-    pub(super) fn unstart(&mut self, key: CallKey, refusal: &Refusal, now: Instant) {
-        self.durability.transaction.take_if(|open| open.call == Some(key));
-        let Some(call) = self.calls.get_mut(key).filter(|call| !call.has_ended) else { return };
-        call.has_ended = true;
-        let call = call.clone();
-        if call.is_abandoned {
-            self.end_abandoned(&call, now);
-            return self.forget(key);
-        }
-        if call.has_start {
-            let session = self.secret_of(call.session);
-            self.store.write(Record::Withdraw { session, seq: call.seq });
-            self.commit(now);
-        }
-        self.wait(What::Unstarted { call: key, refusal: refusal.clone() });
     }
 
     /// Writes down a session, as it is now; it waits for that before it tells anybody.

@@ -11,7 +11,7 @@ use super::{Call, CallKey, SessionKey, Table};
 
 /// A call by what it is: its session's secret, its seq, how it stands, and by which connection it
 /// came.
-type Name = (Option<u128>, u64, [bool; 6], u64);
+type Name = (Option<u128>, u64, [bool; 6], u64, u8);
 
 impl<St: Store> Table<St> {
     /// Hashes all that tells this table from another: sessions by their secrets, calls by session and
@@ -112,7 +112,7 @@ impl<St: Store> Table<St> {
             call.has_start,
             call.has_ended,
         ];
-        (self.secret(call.session), call.seq, flags, call.connection)
+        (self.secret(call.session), call.seq, flags, call.connection, call.doubts)
     }
 
     fn secret(&self, key: SessionKey) -> Option<u128> {

@@ -121,33 +121,6 @@ impl<St: Store> Table<St> {
         self.vacate(&call)
     }
 
-    /// A call that was taken from the table counts as never begun. Returns where to tell so: only
-    /// where its copies came from, and not if nobody waits.
-    pub(super) fn vacate(&mut self, call: &Call) -> Delivery {
-        let mut delivery = Delivery::NOBODY;
-        let Some(session) = self.sessions.get_mut(call.session) else { return delivery };
-        session.in_flight -= 1;
-        delivery.unblocks = session.in_order().is_some().then_some(call.session);
-        if call.is_abandoned {
-            session.abandoned -= 1;
-        } else {
-            if !call.is_unprotected {
-                session.take_cell(call.seq);
-            }
-            delivery.connection = match session.is_attached_to(call.connection) {
-                true => Some(call.connection),
-                false if call.is_unprotected => None,
-                // Whoever came back since was told that the call is running.
-                false => session.connection(),
-            };
-            let others = session.connections().into_iter();
-            let mut others = others.filter(|&other| Some(other) != delivery.connection);
-            delivery.joined = others.next().filter(|_| call.is_joined);
-        }
-        self.note_if_clean(call.session);
-        delivery
-    }
-
     /// A call does not count as in flight any more.
     #[inline]
     pub(super) fn give_back(&mut self, call: &Call) {

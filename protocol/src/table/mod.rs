@@ -18,6 +18,7 @@ mod durable;
 mod fingerprint;
 mod finish;
 mod invariants;
+mod later;
 mod lifecycle;
 mod order;
 mod principal;
@@ -78,6 +79,8 @@ pub struct Call {
     has_start: bool,
     /// Durable: its handler asks to be called later, and that is not safe yet.
     has_ended: bool,
+    /// Durable: how often it was started before, by servers that crashed.
+    doubts: u8,
 }
 
 /// Counters since the table was made. They only grow.

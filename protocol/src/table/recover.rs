@@ -72,7 +72,9 @@ impl<St: Store> Table<St> {
         session.set_durable(DurableSession {
             floor: recovered.floor,
             has_journal: recovered.has_journal,
-            dropped: u32::try_from(entries.range(..=floor).count()).unwrap_or(u32::MAX),
+            // Not more than a window: the next one dropped has them deleted.
+            dropped: u32::try_from(entries.range(..=floor).count())
+                .map_or(window.into(), |dropped| dropped.min(window.into())),
             ..Default::default()
         });
         for (&seq, entry) in entries.range(floor + 1..) {

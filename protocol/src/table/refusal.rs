@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use crate::error::{Code, ErrorBody};
 use crate::frame::{self, Header, Kind};
 
+/// Milliseconds after which a call in doubt may be sent again that met a server which shuts down.
+const DRAINING_RETRY_AFTER_MS: u32 = 100;
+
 /// An answer that is not a result: which code, and a sentence for the person who reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -67,6 +70,14 @@ pub(super) fn not_retained() -> Refusal {
 
 pub(super) fn in_doubt() -> Refusal {
     Refusal::new(Code::InDoubt, "the server crashed while the call ran: it may have had its effect")
+}
+
+/// Of a call in doubt no refusal says that it was not executed.
+#[cold]
+pub(super) fn still_in_doubt(refusal: &Refusal) -> Refusal {
+    // A server that shuts down names no time: another one will be there.
+    let draining = (refusal.code == Code::Draining).then_some(DRAINING_RETRY_AFTER_MS);
+    Refusal { retry_after_ms: refusal.retry_after_ms.or(draining), ..in_doubt() }
 }
 
 pub(super) fn poisoned() -> Refusal {

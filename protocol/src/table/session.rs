@@ -231,20 +231,16 @@ impl Session {
         replaced
     }
 
-    /// Attaches `connection` beside the one that is there. Of two the older one goes and is
-    /// returned: a client joins by what it has left, so the one it has lost is sooner or later the
-    /// oldest.
+    /// Attaches `connection` beside the one that is there. Of two the one goes, and is returned, that
+    /// joined: a client that joins again has lost it, while the first has served it all the time.
     pub(super) fn join(&mut self, connection: u64) -> Option<u64> {
-        let Presence::Attached(first) = self.presence else {
+        let Presence::Attached(_) = self.presence else {
             self.presence = Presence::Attached(connection);
             return None;
         };
-        let second = self.joined();
-        if let Some(second) = second {
-            self.presence = Presence::Attached(second);
-        }
+        let replaced = self.joined();
         self.set_joined(Some(connection));
-        second.map(|_| first)
+        replaced
     }
 
     /// Takes a connection from the session; returns whether that was its last one.

@@ -1,6 +1,7 @@
 //! The rows of a durable table: what waits until it is safe, and what a crash leaves.
 
 mod crashes;
+mod doubt;
 
 use super::*;
 use crate::table::store::{Entry, Log};
@@ -438,6 +439,37 @@ fn row_16_who_came_back_in_the_meantime_is_told() {
     );
     let told = d.safe();
     assert!(matches!(&told[..], [Out::Send(to, _)] if *to == [SECOND]), "{told:?}");
+}
+
+/// Told that its call runs, a client waits for what comes by the connection it is back by.
+#[test]
+fn row_16_the_refusal_goes_to_a_client_that_came_back_meanwhile() {
+    let refusal = Refusal::retry_later(70);
+    let mut f = Fixture::new();
+    let call = f.send(copy(1)).run();
+    f.resume(SECOND, 0);
+    let delivery = f.table.retry_later(call, &refusal, f.now);
+    assert_eq!(delivery.connections().collect::<Vec<_>>(), [SECOND]);
+    // A hedge's copy came after that.
+    let call = f.send(copy(1)).run();
+    f.resume(3, 0);
+    f.join(4);
+    assert_eq!(f.send(copy(1).on(4)), Found::Wait);
+    let delivery = f.table.retry_later(call, &refusal, f.now);
+    assert_eq!(delivery.connections().collect::<Vec<_>>(), [3, 4]);
+    // An unprotected call is not asked for again.
+    let call = f.send(copy(9).on(4).unprotected()).run();
+    f.resume(5, 0);
+    assert_eq!(f.table.retry_later(call, &refusal, f.now), Delivery::NOBODY);
+    // Whoever has not been told that it is back reads it in RESUMED.
+    let mut d = durable();
+    let call = d.send(copy(1)).run();
+    d.resume_with(SECOND, &Resume { incarnation: 1, ..d.message() });
+    d.table.retry_later(call, &refusal, d.now);
+    let released = d.safe();
+    assert!(
+        matches!(&released[..], [Out::Resumed(SECOND, _), Out::Send(to, _)] if to[..] == [SECOND])
+    );
 }
 
 #[test]

@@ -54,14 +54,20 @@ fn row_19b_a_join_drops_nothing_and_proves_nothing() {
     assert_eq!(f.turn().len(), 1);
 }
 
+/// A client joins by what it has left: of a second connection that died unnoticed the next one takes
+/// the place, and the first, which is none the worse, stays.
 #[test]
-fn row_19b_a_third_connection_takes_the_place_of_the_oldest() {
+fn row_19b_a_third_connection_takes_the_place_of_the_one_that_joined() {
     let mut f = joined();
     let (replaced, _) = f.join(THIRD);
-    assert_eq!(replaced, [FIRST]);
-    assert_eq!(f.send(copy(1).on(FIRST)).closed(), Code::Fenced);
-    let call = f.send(copy(1).on(SECOND)).run();
-    assert_eq!(to(f.complete(call, b"one")), [SECOND, THIRD]);
+    assert_eq!(replaced, [SECOND]);
+    assert_eq!(f.send(copy(1).on(SECOND)).closed(), Code::Fenced);
+    let call = f.send(copy(1).on(FIRST)).run();
+    assert_eq!(to(f.complete(call, b"one")), [FIRST, THIRD]);
+    // Alone, the one that joined is the first.
+    f.table.detach(f.session, FIRST, f.now);
+    assert_eq!(f.join(4).0, []);
+    assert_eq!(f.join(5).0, [4]);
 }
 
 #[test]
