@@ -358,6 +358,12 @@ impl Oracle {
             },
             Outcome::Indeterminate(code) => match code {
                 Some(Code::Stale) => wrong("I4: STALE for a caller who waits"),
+                // One copy was refused for good; the other one was put off, which says nothing for certain.
+                Some(Code::Busy | Code::Window | Code::Draining)
+                    if call.draft.hedge_after.is_some() =>
+                {
+                    None
+                }
                 Some(code) if self.is_explained(call, *code) => None,
                 _ => wrong("in doubt for no reason"),
             },
@@ -427,7 +433,10 @@ impl Oracle {
         let Some(liveness) = self.liveness else { return };
         let now = self.world.now();
         let late = self.open.iter().find(|&&id| {
-            let ended_at = self.calls[id as usize].ended_at.map(|at| at.max(liveness.healed_at));
+            // Of an unprotected call nothing is kept: if its answer is lost, it has to run again.
+            let call = &self.calls[id as usize];
+            let ended_at = call.ended_at.filter(|_| call.is_protected());
+            let ended_at = ended_at.map(|at| at.max(liveness.healed_at));
             now > liveness.healed_at + liveness.patience_most
                 || ended_at.is_some_and(|at| now > at + liveness.patience)
         });
