@@ -67,7 +67,11 @@ impl Shared {
             let random = self.plan.random.fork("journals").fork_by(client as u64);
             let mut random = random.fork_by(link as u64);
             let disk = JournalDisk::new(random.next_u64());
-            let slowest = Duration::from_micros(random.spread(1, 50_000));
+            // Some are so slow that much is said and done before it is safe.
+            let is_slow = random.chance(500_000);
+            let slowest_us =
+                if is_slow { random.spread(50_000, 2_000_000) } else { random.spread(1, 50_000) };
+            let slowest = Duration::from_micros(slowest_us);
             disk.set_delays(slowest / 10..slowest);
             disk
         });
