@@ -25,6 +25,9 @@ struct Arguments {
     markdown: Option<PathBuf>,
 }
 
+/// What a cell of the table holds.
+const BRIEF_CHARS_MAX: usize = 100;
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let root = Path::new(ROOT);
@@ -56,7 +59,7 @@ fn main() -> Result<ExitCode> {
     table.set_header(["mutant", "caught by", "what was violated"]);
     for (mutant, verdict) in &rows {
         let (by, what) = columns(verdict);
-        table.add_row([&*mutant.name, by, what]);
+        table.add_row([&*mutant.name, by, &what]);
     }
     let missed = rows.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Missed(_))).count();
     println!("{table}\n{} passed, {missed} failed", rows.len() - missed);
@@ -79,10 +82,19 @@ fn describe(verdict: &Verdict) -> String {
     }
 }
 
-fn columns(verdict: &Verdict) -> (&str, &str) {
+fn columns(verdict: &Verdict) -> (&str, String) {
     match verdict {
-        Verdict::Caught { by, what } => (by, what),
-        Verdict::Missed(what) => ("nobody", what),
+        Verdict::Caught { by, what } => (by, brief(what)),
+        Verdict::Missed(what) => ("nobody", brief(what)),
+    }
+}
+
+/// What was violated, without the story of the one call that it struck.
+fn brief(what: &str) -> String {
+    let what = what.split(": call ").next().unwrap_or(what);
+    match what.char_indices().nth(BRIEF_CHARS_MAX) {
+        Some((end, _)) => format!("{} …", &what[..end]),
+        None => what.to_owned(),
     }
 }
 
