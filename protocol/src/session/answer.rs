@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::acks::Occupant;
-use super::calls::{Calls, Stage};
+use super::calls::{Call, Calls, Doubt, Stage};
 use super::hedge::Lane;
 use super::link::{Link, decode};
 use super::retry::pause;
@@ -12,6 +12,7 @@ use super::timers::Purpose;
 use super::{Answer, Event, Semantics, Session};
 use crate::error::{Class, Code, ErrorBody, Fault};
 use crate::frame::{Frame, Header, Kind};
+use crate::handshake::Order;
 
 /// Returns the fault of a server that breaks the protocol.
 pub(super) fn protocol_error(message: impl Into<String>) -> Fault {
@@ -125,10 +126,53 @@ impl<T> Session<T> {
             Class::InProgress => return Ok(None),
             Class::NotExecuted => return Ok(self.on_not_executed(index, fault, lane, now)),
             Class::Executed => executed(fault, body.details),
+            Class::Unknown if fault.code == Some(Code::InDoubt) && self.may_ask_again(index) => {
+                return Ok(self.on_in_doubt(index, fault, lane, now));
+            }
             Class::Unknown | Class::ClientBug => Answer::Indeterminate(fault),
         };
         self.acks.consumed(frame.body.len(), now);
         Ok(self.hand_out(index, answer))
+    }
+
+    /// Returns whether a call whose server crashed in it does no harm if it runs again. In an in-order
+    /// session later calls may have run by now: it would run out of its turn.
+    fn may_ask_again(&self, index: u32) -> bool {
+        let call = self.calls.at(index);
+        self.order == Order::Unordered
+            && call.is_idempotent
+            && call.semantics == Semantics::ExactlyOnce
+    }
+
+    /// Takes the news that the server crashed while it ran the call: it is asked to run it again. Only
+    /// a server that was asked, and names no time for another try, has said its last word.
+    fn on_in_doubt<'a>(
+        &mut self,
+        index: u32,
+        fault: Fault,
+        lane: Lane,
+        now: Instant,
+    ) -> Option<(T, Answer<'a>)> {
+        let call = self.calls.at_mut(index);
+        let is_final = call.doubt == Doubt::Asked && fault.retry_after_ms.is_none();
+        if call.doubt == Doubt::None {
+            call.doubt = Doubt::Told;
+        }
+        if !call.is_out(lane) {
+            // Said by the way when a connection came, of what is known.
+            self.counters.answers_ignored += 1;
+            return None;
+        }
+        call.copies -= 1;
+        if lane == Lane::Second {
+            return self.on_refused_second(index, fault);
+        }
+        if call.has_attempts() && !is_final {
+            call.doubt = Doubt::Told;
+            self.wait(index, &fault, now);
+            return None;
+        }
+        self.end_refused_first(index, fault)
     }
 
     /// Takes the news that the copy on one connection was not executed.
@@ -140,11 +184,7 @@ impl<T> Session<T> {
         now: Instant,
     ) -> Option<(T, Answer<'a>)> {
         let call = self.calls.at_mut(index);
-        let is_out = match lane {
-            Lane::First => call.stage == Stage::Sent,
-            Lane::Second => call.is_hedged,
-        };
-        if !is_out {
+        if !call.is_out(lane) {
             self.counters.answers_ignored += 1;
             return None;
         }
@@ -175,7 +215,13 @@ impl<T> Session<T> {
                 return None; // another copy may still be answered; if not, its alarm ends it
             }
         }
-        if call.is_hedged {
+        self.end_refused_first(index, fault)
+    }
+
+    /// Ends a call that was refused for good on the first connection, unless a copy is out on the
+    /// second.
+    fn end_refused_first<'a>(&mut self, index: u32, fault: Fault) -> Option<(T, Answer<'a>)> {
+        if self.calls.at(index).is_hedged {
             self.leave_stage(index);
             self.calls.at_mut(index).stage = Stage::Refused;
             return None;
@@ -193,9 +239,9 @@ impl<T> Session<T> {
 
     /// Ends a call that was refused for good where it was asked last.
     fn end_refused<'a>(&mut self, index: u32, fault: Fault) -> Option<(T, Answer<'a>)> {
-        let answer = match self.calls.at(index).copies {
-            0 => Answer::NotExecuted(fault),
-            _ => Answer::Indeterminate(fault),
+        let answer = match self.calls.at(index).is_proved() {
+            true => Answer::NotExecuted(fault),
+            false => Answer::Indeterminate(fault),
         };
         if self.calls.at(index).has_record {
             self.end_recorded(index, answer);
@@ -236,6 +282,16 @@ impl<T> Session<T> {
         };
         self.counters.answers_ignored += u64::from(index.is_none());
         Ok(index)
+    }
+}
+
+impl<T> Call<T> {
+    /// Returns whether a copy is out on this connection, whose answer is awaited.
+    fn is_out(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::First => self.stage == Stage::Sent,
+            Lane::Second => self.is_hedged,
+        }
     }
 }
 

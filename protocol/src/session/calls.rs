@@ -68,6 +68,17 @@ pub(super) enum Stage {
     Waiting { until: Instant },
 }
 
+/// Whether the server has crashed while it ran the call, and what was asked of it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Not that anybody knows.
+    None,
+    /// It has said so.
+    Told,
+    /// It has said so, and the call was sent again on this connection.
+    Asked,
+}
+
 /// One call, or one notification.
 #[derive(Debug)]
 pub(super) struct Call<T> {
@@ -101,6 +112,9 @@ pub(super) struct Call<T> {
     /// Whether it was written into the journal.
     pub(super) has_record: bool,
     pub(super) semantics: Semantics,
+    /// Whether its method is declared idempotent.
+    pub(super) is_idempotent: bool,
+    pub(super) doubt: Doubt,
     pub(super) stage: Stage,
 }
 
@@ -130,6 +144,8 @@ impl<T> Call<T> {
             tag: 0,
             has_record: false,
             semantics,
+            is_idempotent: false,
+            doubt: Doubt::None,
             stage: Stage::Queued,
         }
     }
@@ -137,6 +153,12 @@ impl<T> Call<T> {
     /// Returns whether the call has an xid in the server's table.
     pub(super) fn is_protected(&self) -> bool {
         self.semantics != Semantics::AtLeastOnce
+    }
+
+    /// Returns whether it has certainly not run, and will not unless it is sent again. What was once in
+    /// doubt stays so, whatever becomes of later copies.
+    pub(super) fn is_proved(&self) -> bool {
+        self.copies == 0 && self.doubt == Doubt::None
     }
 
     /// Returns whether it may be sent once more.

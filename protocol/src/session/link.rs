@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::acks::Occupant;
 use super::answer::protocol_error;
-use super::calls::{CallKey, Calls, Stage};
+use super::calls::{CallKey, Calls, Doubt, Stage};
 use super::{Answer, Event, Opened, Semantics, Session};
 use crate::codec::{Decode, Encode, decode_whole};
 use crate::error::{Class, Code, ErrorBody, Fault};
@@ -215,6 +215,9 @@ impl<T> Session<T> {
         }
         debug_assert!(matches!(call.stage, Stage::Lost | Stage::Waiting { .. }));
         call.was_hedged = false;
+        if call.doubt == Doubt::Asked {
+            call.doubt = Doubt::Told; // what was asked may be lost
+        }
         if report != CellReport::Vacant {
             call.copies = 1; // whatever else was sent, the cell stands for it
             call.stage = Stage::Sent;
@@ -294,7 +297,7 @@ impl<T> Session<T> {
     /// Ends what certainly has not run: the server has refused this client for good.
     fn end_proved(&mut self, fault: &Fault) {
         for index in self.calls.indices() {
-            if self.calls.at(index).copies == 0 {
+            if self.calls.at(index).is_proved() {
                 self.end(index, Answer::NotExecuted(fault.clone()));
             }
         }
@@ -309,10 +312,12 @@ impl<T> Session<T> {
             return;
         }
         self.drop_hedge();
+        // Without its journal a call cannot be written down again, and so not be sent again.
+        let can_move = self.journal_fault().is_none();
         let mut moved: Vec<CallKey> = Vec::new();
         for seq in self.ring.floor() + 1..self.ring.next() {
             let Occupant::Call(index) = self.ring.occupant(seq) else { continue };
-            if self.calls.at(index).copies == 0 {
+            if can_move && self.calls.at(index).is_proved() {
                 moved.push(self.calls.key(index));
                 continue;
             }

@@ -401,6 +401,7 @@ impl<T> Session<T> {
                 .hedge_after
                 .map_or(u32::MAX, |after| u32::try_from(after.as_micros()).unwrap_or(u32::MAX)),
             tag: spec.tag,
+            is_idempotent: spec.idempotent,
             ..Call::new(generation, spec.semantics, request, now)
         });
         if let Some(deadline) = spec.deadline {
@@ -424,7 +425,7 @@ impl<T> Session<T> {
         if call.is_hedged {
             self.hedge.cancels.push_back(call.seq);
         }
-        let proved = call.copies == 0;
+        let proved = call.is_proved();
         let fault = if call.stage == Stage::Queued {
             let last = self.backoff.last_failure();
             Fault::new(code, format!("{message}, before it could be sent{last}"))

@@ -3,6 +3,7 @@
 mod acknowledging;
 mod answering;
 mod connecting;
+mod doubting;
 mod hedging;
 mod journaling;
 mod lease;

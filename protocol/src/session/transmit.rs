@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::calls::{CallKey, Stage};
+use super::calls::{CallKey, Doubt, Stage};
 use super::link::Link;
 use super::retry::retransmit_pause;
 use super::timers::Purpose;
@@ -276,6 +276,9 @@ impl<T> Session<T> {
         call.copies += 1;
         call.transmissions += 1;
         call.stage = Stage::Sent;
+        if call.doubt == Doubt::Told {
+            call.doubt = Doubt::Asked;
+        }
         let may_be_overdue = call.hedge_after_us != u32::MAX || !call.is_protected();
         if call.semantics == Semantics::AtMostOnce {
             let request = std::mem::take(&mut call.request);

@@ -12,7 +12,6 @@ fn each_class_has_its_outcome() {
         (Code::TooLarge, "not executed"),
         (Code::ApplicationError, "executed"),
         (Code::NotRetained, "executed"),
-        (Code::InDoubt, "indeterminate"),
         (Code::Poisoned, "indeterminate"),
         (Code::XidReused, "indeterminate"),
         (Code::Stale, "indeterminate"),

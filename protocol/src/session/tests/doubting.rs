@@ -45,6 +45,18 @@ fn other_calls_in_doubt_are_not() {
     }
 }
 
+/// A put that ran again after a later one would undo it.
+#[test]
+fn in_order_nothing_runs_again_out_of_its_turn() {
+    let mut bench = Bench::new(Limits::default());
+    bench.session = Session::new(Limits::default(), Order::InOrder, None, 7, bench.now);
+    bench.welcome();
+    bench.call(1);
+    assert_eq!(bench.requested(), [1]);
+    let answer = bench.error(1, Code::InDoubt, None);
+    assert_eq!(ending(answer), (1, "indeterminate", Some(Code::InDoubt)));
+}
+
 #[test]
 fn a_server_that_will_not_run_it_again_is_asked_once() {
     let (mut bench, _) = Bench::doubted(|spec| spec);

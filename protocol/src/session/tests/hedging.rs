@@ -404,3 +404,20 @@ fn a_hedge_without_a_budget_does_not_keep_the_driver_awake() {
     bench.wait(Duration::from_secs(1));
     assert!(bench.session.next_deadline() > Some(bench.now));
 }
+
+#[test]
+fn what_a_second_connection_says_of_doubt_costs_its_copy() {
+    let mut bench = Bench::on_both();
+    // Said by the way, and of the copy: the first connection has the word.
+    assert_eq!(bench.second_error(1, Code::InDoubt), Ok(None));
+    assert_eq!(bench.second_error(1, Code::InDoubt), Ok(None));
+    assert_eq!(bench.error(1, Code::InDoubt, None), Ok(None));
+    bench.alive(millis(500));
+    assert_eq!(bench.requested(), [1]);
+    assert_eq!(ending(bench.reply(1)), (1, "reply", None));
+    // The last word.
+    let mut bench = Bench::on_both();
+    assert_eq!(bench.error(1, Code::NoMethod, None), Ok(None));
+    let answer = bench.second_error(1, Code::InDoubt);
+    assert_eq!(ending(answer), (1, "indeterminate", Some(Code::InDoubt)));
+}

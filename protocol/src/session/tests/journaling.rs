@@ -315,6 +315,28 @@ fn a_journal_that_fails_takes_the_proofs_with_it() {
 }
 
 #[test]
+fn a_session_that_is_lost_after_its_journal_leaves_no_call_behind() {
+    let disk = JournalDisk::new(1);
+    let mut bench = Bench::journaled(&disk);
+    bench.tagged(1);
+    bench.sent();
+    bench.wait(SLOW);
+    assert_eq!(bench.requested(), [1]);
+    assert_eq!(bench.error(1, Code::Busy, Some(60_000)), Ok(None));
+    disk.fail("no space left");
+    bench.tagged(2);
+    bench.sent();
+    bench.wait(SLOW);
+    assert_eq!(bench.ended().len(), 1, "the other goes on");
+    bench.disconnect();
+    bench.session.on_connected(bench.now, &mut bench.out);
+    assert!(bench.error(0, Code::SessionUnknown, None).is_err());
+    // It has not run, but cannot be written down again, and so not be sent.
+    assert_eq!(bench.ended(), [(1, "indeterminate", Some(Code::SessionUnknown))]);
+    assert!(bench.session.is_empty());
+}
+
+#[test]
 fn a_session_that_is_lost_is_lost_in_the_journal_too() {
     let disk = JournalDisk::new(1);
     let mut bench = Bench::journaled(&disk);
