@@ -308,6 +308,10 @@ impl<St: Store> Table<St> {
         if kept > limits.kept_reply_bytes_max && !is_oldest {
             return busy("too many reply bytes are unacknowledged on this server");
         }
+        // Nobody has a cell that bounds these. What waits for a slow store leaves when it goes on.
+        if self.durability.queue_bytes > limits.kept_reply_bytes_max {
+            return busy("too many reply bytes wait until what they tell is safe");
+        }
         if self.accounts.is_counted(session.account) {
             let told = self.room_of_principal(session.account, argument_bytes, is_oldest);
             return told.and_then(busy);

@@ -77,6 +77,8 @@ pub(super) struct Durability {
     pub(super) tail: Lsn,
     /// What waits, in the order of the commits it waits for.
     pub(super) queue: VecDeque<Waiting>,
+    /// Bytes of the answers in it that are not kept in their cells.
+    pub(super) queue_bytes: usize,
     /// What a transactional handler has written so far.
     pub(super) transaction: Option<Transaction>,
     /// Sessions with more forgotten calls in the store than they may have in the table.
@@ -137,6 +139,18 @@ pub(super) enum What {
     },
 }
 
+impl What {
+    /// Returns what it takes beyond what cells, calls and connections bound.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            What::Answer { frame, .. } | What::Committed { frame: Some(frame), .. } => {
+                size_of::<Waiting>() + frame.len()
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// What a session of a durable table has beyond others.
 #[derive(Clone, Default)]
 pub(super) struct DurableSession {
@@ -159,6 +173,7 @@ impl Durability {
     /// Nobody waits for anything any more.
     pub(super) fn abandon(&mut self) {
         self.queue.clear();
+        self.queue_bytes = 0;
         self.to_compact.clear();
         (self.transaction, self.ending) = (None, 0);
     }
@@ -217,6 +232,7 @@ impl<St: Store> Table<St> {
             && waiting.lsn <= self.durability.safe
         {
             let Waiting { what, .. } = self.durability.queue.pop_front().expect("it is there");
+            self.durability.queue_bytes -= what.bytes();
             if let Some(released) = self.release(what, now) {
                 return Ok(Some(released));
             }
@@ -316,6 +332,7 @@ impl<St: Store> Table<St> {
 
     /// Has something wait until the last commit is safe.
     pub(super) fn wait(&mut self, what: What) {
+        self.durability.queue_bytes += what.bytes();
         self.durability.queue.push_back(Waiting { lsn: self.durability.tail, what });
     }
 

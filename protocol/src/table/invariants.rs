@@ -43,6 +43,8 @@ impl<St: Store> Table<St> {
         assert_eq!(ending, self.durability.ending, "what has ended waits until that is safe");
         let queue = &self.durability.queue;
         assert!(queue.iter().map(|waiting| waiting.lsn).is_sorted(), "released in order");
+        let bytes = queue.iter().map(|waiting| waiting.what.bytes());
+        assert_eq!(bytes.sum::<usize>(), self.durability.queue_bytes);
         assert!(queue.back().is_none_or(|waiting| waiting.lsn <= self.durability.tail));
         assert!(self.durability.safe <= self.durability.tail);
     }

@@ -99,6 +99,10 @@ impl<St: Store> Table<St> {
 
     /// Row 21: has a session give way to a new one of `principal` if there are as many as allowed.
     fn make_room(&mut self, principal: Principal, now: Instant) -> Result<(), Refusal> {
+        if self.durability.ending >= self.limits.sessions_max {
+            // They are in the table until that is safe: a slow store must not make it grow.
+            return Err(no_room());
+        }
         let (account, has_room) = self.accounts.room(principal);
         let from = if !has_room {
             account
@@ -114,10 +118,7 @@ impl<St: Store> Table<St> {
                 self.counters.evicted += 1;
                 Ok(())
             }
-            _ => {
-                let message = "there is no room for another session";
-                Err(Refusal::new(Code::Busy, message).retry_after_ms(NO_ROOM_RETRY_AFTER_MS))
-            }
+            _ => Err(no_room()),
         }
     }
 
@@ -342,6 +343,11 @@ impl<St: Store> Table<St> {
             self.sessions.remove(key);
         }
     }
+}
+
+fn no_room() -> Refusal {
+    let message = "there is no room for another session";
+    Refusal::new(Code::Busy, message).retry_after_ms(NO_ROOM_RETRY_AFTER_MS)
 }
 
 fn check_version(version: u16) -> Result<(), Refusal> {

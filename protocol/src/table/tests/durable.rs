@@ -335,6 +335,51 @@ fn row_15_an_unprotected_handler_commits_what_it_writes() {
     assert_eq!((d.read(b"sum"), d.facts().entries.len()), (Some(b"x".to_vec()), 0));
 }
 
+/// Nothing else bounds them: an unprotected call takes no cell, and what is too large to keep is not
+/// counted among what is kept.
+#[test]
+fn row_15_what_waits_for_a_slow_store_is_bounded() {
+    for is_protected in [false, true] {
+        let mut d = Durable::of(hello(1_024, Order::Unordered));
+        d.table.limits.kept_reply_bytes_max = 1024 * 1024;
+        d.table.limits.kept_reply_bytes_per_session_max = 64 * 1024;
+        d.add(1, b"sum");
+        let large = vec![7; 100_000];
+        let refusal = (2..1_000).find_map(|seq| {
+            let copy = if is_protected { copy(seq) } else { copy(9).unprotected() };
+            match d.send(copy) {
+                Found::Run(call) => assert_eq!(d.complete(call, &large), []),
+                found => return Some((seq, found.refused())),
+            }
+            None
+        });
+        let (seq, refusal) = refusal.expect("some are refused");
+        assert_eq!(refusal.code, Code::Busy);
+        assert!(seq > 2 && d.table.waiting() < 16, "{seq}: {}", d.table.waiting());
+        // The store goes on, and so do the calls.
+        d.safe();
+        d.send(copy(1_000).ack(1)).run();
+    }
+}
+
+#[test]
+fn row_21_durable_sessions_whose_end_is_not_safe_are_bounded() {
+    let mut d = durable();
+    d.table.limits.sessions_max = 4;
+    let opened = (10..100).find_map(|secret| {
+        let hello = hello(0, Order::Unordered);
+        match d.table.open(&hello, secret, 7, Principal::ANYONE, d.now) {
+            Ok((session, _)) => d.table.close(session, d.now),
+            Err(refusal) => return Some((secret, refusal.code)),
+        };
+        None
+    });
+    assert_eq!(opened, Some((14, Code::Busy)));
+    d.table.check_invariants();
+    d.safe();
+    d.table.open(&hello(0, Order::Unordered), 5, 7, Principal::ANYONE, d.now).unwrap();
+}
+
 #[test]
 fn row_15_a_transaction_is_not_committed_by_another_call() {
     let mut d = durable();
