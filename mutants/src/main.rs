@@ -91,7 +91,10 @@ fn columns(verdict: &Verdict) -> (&str, String) {
 
 /// What was violated, without the story of the one call that it struck.
 fn brief(what: &str) -> String {
-    let what = what.split(": call ").next().unwrap_or(what);
+    let what = match what.split_once(": call ") {
+        Some((head, call)) if call.contains(" by client-") => head,
+        _ => what,
+    };
     match what.char_indices().nth(BRIEF_CHARS_MAX) {
         Some((end, _)) => format!("{} …", &what[..end]),
         None => what.to_owned(),
