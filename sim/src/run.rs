@@ -12,9 +12,10 @@ use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::{Sabotage, Work, client, panics, server};
 
-/// How long any call may take once nothing fails: the slowest handlers, one after the other, and
-/// what has to wait for room.
-const PATIENCE_MOST: Duration = Duration::from_secs(300);
+/// How long any call may take once nothing fails: two hundred, one after the other, each by the
+/// slowest handler (3 s) and with two commits of the slowest journal (2 s each). A call whose handler
+/// has ended is judged by [`Plan::patience`].
+const PATIENCE_MOST: Duration = Duration::from_secs(1_400);
 /// How long copies on their way may still take effect, when every call has ended.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
