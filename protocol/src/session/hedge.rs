@@ -17,10 +17,10 @@ use super::calls::{COMPACT_ABOVE, CallKey, Stage};
 use super::link::{Link, append, check_version, decode};
 use super::probe::Probe;
 use super::retry::Backoff;
-use super::transmit::time_left_ms;
+use super::transmit::append_copy;
 use super::{Answer, Session};
 use crate::error::{Code, ErrorBody, Fault};
-use crate::frame::{self, Frame, Header, Kind, MAGIC};
+use crate::frame::{Frame, Header, Kind, MAGIC};
 use crate::handshake::Resumed;
 
 /// Which connection something came by.
@@ -226,10 +226,7 @@ impl<T> Session<T> {
     fn send_hedge(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
         let ack = self.ring.floor();
         let call = self.calls.at_mut(key.index);
-        frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
-        out.extend_from_slice(&call.request);
-        call.copies += 1;
-        call.transmissions += 1;
+        append_copy(call, ack, now, out);
         call.is_hedged = true;
         call.was_hedged = true;
         // Its ack counts as sent on neither: the first connection has to carry it all the same.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::calls::{CallKey, Doubt, Stage};
+use super::calls::{Call, CallKey, Doubt, Stage};
 use super::link::Link;
 use super::retry::retransmit_pause;
 use super::timers::Purpose;
@@ -271,10 +271,7 @@ impl<T> Session<T> {
     fn send(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
         let ack = self.ring.floor();
         let call = self.calls.at_mut(key.index);
-        frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
-        out.extend_from_slice(&call.request);
-        call.copies += 1;
-        call.transmissions += 1;
+        append_copy(call, ack, now, out);
         call.stage = Stage::Sent;
         if call.doubt == Doubt::Told {
             call.doubt = Doubt::Asked;
@@ -335,9 +332,18 @@ pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<In
     }
 }
 
+/// Appends one more copy of a call that has its number: the same bytes, with the ack and the time left
+/// of now.
+pub(super) fn append_copy<T>(call: &mut Call<T>, ack: u64, now: Instant, out: &mut Vec<u8>) {
+    frame::restamp(&mut call.request, ack, time_left_ms(call.deadline, now));
+    out.extend_from_slice(&call.request);
+    call.copies += 1;
+    call.transmissions += 1;
+}
+
 /// Returns how many milliseconds a caller will still wait, as a frame says it: rounded up, so that
 /// only a deadline that has passed is 0.
-pub(super) fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
+fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
     let Some(deadline) = deadline else { return NO_DEADLINE_MS };
     let micros = deadline.saturating_duration_since(now).as_micros();
     u32::try_from(micros.div_ceil(1_000)).unwrap_or(NO_DEADLINE_MS - 1).min(NO_DEADLINE_MS - 1)
