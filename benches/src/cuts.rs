@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use self::count::Row;
 use crate::options::seconds;
+use crate::show::grouped;
 
 /// Calls by which the bytes of one are measured.
 const CALIBRATION_CALLS: u32 = 1_000;
@@ -119,7 +120,7 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.pad("none"),
-            Some(calls) => f.pad(&report::grouped(calls.into())),
+            Some(calls) => f.pad(&grouped(calls.into())),
         }
     }
 }

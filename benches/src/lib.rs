@@ -8,6 +8,7 @@
 #![cfg(target_os = "linux")]
 
 mod capacity;
+mod chart;
 mod child;
 mod control;
 mod cuts;
@@ -23,6 +24,8 @@ mod protection;
 mod run;
 mod server;
 mod service;
+mod show;
+mod stats;
 mod table;
 
 use std::process::ExitCode;

@@ -11,6 +11,8 @@ use crate::{cuts, protection};
 
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of the usual payload.
+pub(crate) const PAYLOAD_BYTES: u64 = 16;
 
 /// Measures what a connection and a call cost: Onceloop's event loop beside a bare echo and a
 /// thread per connection, all on the same protocol.
@@ -55,7 +57,7 @@ pub(crate) struct Options {
     #[arg(long, short = 'P', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: u32,
     /// Bytes of the string that each call sends and gets back
-    #[arg(long, short = 'd', value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u64).range(..=PAYLOAD_BYTES_MAX))]
+    #[arg(long, short = 'd', value_name = "BYTES", default_value_t = PAYLOAD_BYTES, value_parser = clap::value_parser!(u64).range(..=PAYLOAD_BYTES_MAX))]
     pub(crate) payload: u64,
     /// Seconds to measure, after a warm-up of a fifth of it (at least half a second)
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]

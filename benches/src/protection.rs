@@ -30,6 +30,7 @@ use crate::message::ServerLine;
 use crate::options::{PAYLOAD_BYTES_MAX, ServerKind, ServerOptions, seconds};
 use crate::run::{Cores, SERVER_WAIT_MAX, share_cores, take_sample};
 use crate::service::server;
+use crate::stats::count;
 
 /// How long each kind of traffic runs before anything is measured.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -173,9 +174,4 @@ fn check(
         stats.calls_replayed
     );
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn count(number: u64) -> f64 {
-    number as f64
 }

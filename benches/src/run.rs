@@ -11,7 +11,9 @@ use crate::child::Part;
 use crate::load;
 use crate::machine;
 use crate::message::{LoadLine, Report, Row, Sample, ServerLine};
-use crate::options::{LoadOptions, Options, ServerKind, ServerOptions};
+use crate::options::{
+    LoadKind, LoadOptions, Options, PAYLOAD_BYTES, Rate, ServerKind, ServerOptions,
+};
 use crate::progress::Progress;
 use crate::table;
 
@@ -41,8 +43,7 @@ pub(crate) struct Outcome {
 
 /// Measures all that `options` ask for and prints it; returns whether there was no error.
 pub(crate) fn bench(options: &Options) -> Result<bool> {
-    let descriptors = machine::raise_descriptor_limit();
-    let cores = share_cores()?;
+    let bench = Bench::begin()?;
     if let Some(folder) = &options.hgrm {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
@@ -50,18 +51,13 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     let mut is_clean = true;
     for run in 1..=options.runs {
         for &server in &options.servers {
-            let fit = capacity::fit(server, options, descriptors);
-            if run == 1 {
-                say_cut(server, options, &fit);
-            }
-            let run = Run { options, server, run, fit, cores };
-            match run.measure() {
+            match bench.measure(options, server, run) {
                 Ok(outcome) => {
                     is_clean &= outcome.row.errors == 0;
                     outcomes.push(outcome);
                 }
                 Err(error) => {
-                    eprintln!("{server}: run {} failed: {error:#}", run.run);
+                    eprintln!("{server}: run {run} failed: {error:#}");
                     is_clean = false;
                 }
             }
@@ -74,6 +70,34 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     }
     table::print(&outcomes)?;
     Ok(is_clean)
+}
+
+/// What all runs have in common: the cores, and what this process may use.
+pub(crate) struct Bench {
+    cores: Cores,
+    descriptors: u64,
+}
+
+impl Bench {
+    /// Makes ready to measure.
+    pub(crate) fn begin() -> Result<Bench> {
+        let descriptors = machine::raise_descriptor_limit();
+        Ok(Bench { cores: share_cores()?, descriptors })
+    }
+
+    /// Measures `server` once, as `options` say; their other servers and runs do not matter here.
+    pub(crate) fn measure(
+        &self,
+        options: &Options,
+        server: ServerKind,
+        run: u32,
+    ) -> Result<Outcome> {
+        let fit = capacity::fit(server, options, self.descriptors);
+        if run == 1 {
+            say_cut(server, options, &fit);
+        }
+        Run { options, server, run, fit, cores: self.cores }.measure()
+    }
 }
 
 /// Returns a core for each side, if there are two.
@@ -180,9 +204,7 @@ impl Run<'_> {
     }
 
     fn load_options(&self, port: u16) -> LoadOptions {
-        let hgrm = self.options.hgrm.as_ref().map(|folder| {
-            folder.join(format!("{}-{}-{}.hgrm", self.server, self.workload(), self.run))
-        });
+        let hgrm = self.options.hgrm.as_ref().map(|folder| folder.join(self.hgrm()));
         LoadOptions {
             kind: self.options.load,
             core: self.cores.load,
@@ -198,6 +220,26 @@ impl Run<'_> {
             spin_us: self.options.spin_us,
             hgrm,
         }
+    }
+
+    /// Returns the name of the file with the run's latencies: the server, the workload, what is
+    /// unusual about it, and the run.
+    fn hgrm(&self) -> String {
+        let Options { payload, rate, spin_us, load, .. } = self.options;
+        let mut name = format!("{}-{}", self.server, self.workload());
+        if *payload != PAYLOAD_BYTES {
+            name += &format!("-d{payload}");
+        }
+        if *load != LoadKind::Bare {
+            name += &format!("-{load}");
+        }
+        if *spin_us > 0 {
+            name += &format!("-spin{spin_us}");
+        }
+        if let Rate::PerSecond(rate) = rate {
+            name += &format!("-rate{rate:.0}");
+        }
+        name + &format!("-{}.hgrm", self.run)
     }
 
     fn say_report(&self, progress: &Progress, report: &Report) {

@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table};
 use crate::message::Row;
 use crate::options::ServerKind;
 use crate::run::Outcome;
+use crate::stats::{count, median};
 
 /// Latencies are shown in milliseconds if one of the medians is at least so many microseconds.
 const MILLISECONDS_FROM_US: f64 = 1_000.0;
@@ -152,18 +153,6 @@ fn ratio(
     }))
 }
 
-/// Returns the number in the middle.
-pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    let middle = numbers.len() / 2;
-    match numbers.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(numbers[middle]),
-        _ => Some(f64::midpoint(numbers[middle - 1], numbers[middle])),
-    }
-}
-
 /// Returns the unit that latencies are shown in, and its microseconds.
 fn latency_unit(outcomes: &[Outcome]) -> (&'static str, f64) {
     let medians = outcomes.iter().map(|outcome| outcome.row.latency_us.p50);
@@ -172,11 +161,6 @@ fn latency_unit(outcomes: &[Outcome]) -> (&'static str, f64) {
 
 fn shown(number: Option<f64>, decimals: usize) -> String {
     number.map_or_else(|| "-".to_owned(), |number| format!("{number:.decimals$}"))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn count(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]
@@ -241,12 +225,5 @@ mod tests {
         outcomes[1].row.connections = 9_000;
         let text = render(&outcomes);
         assert!(text.contains("of 10000 connections beside 9000: not the same work"), "{text}");
-    }
-
-    #[test]
-    fn a_median_is_the_one_in_the_middle() {
-        assert_eq!(median([].into_iter()), None);
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), Some(2.5));
     }
 }

@@ -109,7 +109,8 @@ fn a_rate_is_kept_and_latencies_are_written() {
     let rate = rows[0]["requests_per_second"].as_f64().expect("a number");
     // Due calls are never dropped, so a busy machine delays some and the mean stays.
     assert!((1_500.0..2_500.0).contains(&rate), "{rate}");
-    let text = fs::read_to_string(hgrm.join("raw-20x1+5-1.hgrm")).expect("the percentiles");
+    let text =
+        fs::read_to_string(hgrm.join("raw-20x1+5-rate2000-1.hgrm")).expect("the percentiles");
     let total = format!("Total count    = {:>12}]", rows[0]["requests"].as_u64().expect("a count"));
     assert!(text.contains(&total), "{text}");
 }

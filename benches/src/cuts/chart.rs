@@ -1,35 +1,29 @@
 //! The chart: one panel for each policy, one group of bars for each level.
 
-use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
+use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Policy;
 use super::count::Row;
-use super::report::{Report, grouped};
+use super::report::Report;
+use crate::chart::{Area, FAINT, FONT, INK, LINE, WIDTH, failed, style};
+use crate::show::grouped;
 
 pub(super) const TITLE: &str = "What becomes of calls when connections are cut at random";
 
-const WIDTH: u32 = 1240;
 const HEAD: u32 = 112;
 const PANEL_HEIGHT: u32 = 350;
-const FONT: &str = "Helvetica, Arial, sans-serif";
 
 // Colours that people with any colour vision tell apart: Okabe and Ito, *Color Universal Design*.
 const TWICE: RGBColor = RGBColor(213, 94, 0);
 const LOST_UNKNOWN: RGBColor = RGBColor(0, 88, 140);
 const LOST_NOT_RUN: RGBColor = RGBColor(134, 196, 236);
 const UNTOLD: RGBColor = RGBColor(175, 175, 175);
-const INK: RGBColor = RGBColor(34, 34, 34);
-const FAINT: RGBColor = RGBColor(110, 110, 110);
-const LINE: RGBColor = RGBColor(225, 225, 225);
 
 /// Where a group's bars stand beside its middle, and how wide they are, in groups.
 const OFFSETS: [f64; 3] = [-0.29, 0.0, 0.29];
 const BAR: f64 = 0.25;
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Returns the chart as SVG.
 pub(super) fn draw(report: &Report) -> Result<String> {
@@ -56,15 +50,6 @@ pub(super) fn draw(report: &Report) -> Result<String> {
         area.present().map_err(failed)?;
     }
     Ok(svg)
-}
-
-/// The crate's errors borrow from its back end.
-fn failed(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("drawing the chart: {error}")
-}
-
-fn style(size: i32, color: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&color).pos(Pos::new(horizontal, vertical))
 }
 
 fn draw_head(head: &Area<'_>, report: &Report) -> Result<()> {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::count::Row;
 use super::{Options, chart};
+use crate::show::grouped;
 
 /// What the columns mean, exactly.
 const DEFINITIONS: [(&str, &str); 6] = [
@@ -176,29 +177,4 @@ fn cells(row: &Row) -> [String; 11] {
         grouped(tally.wrong),
         format!("{:.1}", row.seconds),
     ]
-}
-
-/// Returns a count with a space between its thousands.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_stand_apart() {
-        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1 000"), (1_234_567, "1 234 567")] {
-            assert_eq!(grouped(count), text);
-        }
-    }
 }

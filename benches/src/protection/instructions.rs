@@ -12,8 +12,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::traffic::{Kind, Traffic};
-use super::{Options, count, server_options, start};
+use super::{Options, server_options, start};
 use crate::child::Part;
+use crate::stats::count;
 
 /// Rounds of the two servers; the first has allocated by then what it ever does.
 const ROUNDS_FEW: u64 = 20;

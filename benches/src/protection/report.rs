@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::{Instructions, Options, Slice};
-use crate::table::median;
+use crate::stats::{Spread, median};
 
 /// All that was measured.
 #[derive(Serialize)]
@@ -30,26 +30,11 @@ pub(super) struct Report {
     slices: Vec<Slice>,
 }
 
-/// The median of the runs' medians, and the least and the greatest of these.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Spread {
-    median: f64,
-    least: f64,
-    greatest: f64,
-}
-
-impl Spread {
-    fn of(slices: &[Slice], number: impl Fn(&Slice) -> f64) -> Spread {
-        let runs = slices.chunk_by(|one, other| one.run == other.run);
-        let mut medians: Vec<f64> =
-            runs.filter_map(|run| median(run.iter().map(&number))).collect();
-        medians.sort_by(f64::total_cmp);
-        Spread {
-            median: median(medians.iter().copied()).unwrap_or(f64::NAN),
-            least: medians.first().copied().unwrap_or(f64::NAN),
-            greatest: medians.last().copied().unwrap_or(f64::NAN),
-        }
-    }
+/// Returns the median of the runs' medians, and the least and the greatest of these.
+fn spread(slices: &[Slice], number: impl Fn(&Slice) -> f64) -> Spread {
+    let runs = slices.chunk_by(|one, other| one.run == other.run);
+    let medians = runs.filter_map(|run| median(run.iter().map(&number)));
+    Spread::of(medians).expect("there is a run, and a slice in it")
 }
 
 impl Report {
@@ -65,10 +50,10 @@ impl Report {
             runs: options.runs,
             slices_per_run: options.slices,
             slice_seconds: options.seconds,
-            protection_ns: Spread::of(&slices, |slice| slice.protected_ns - slice.unprotected_ns),
-            protected_ns: Spread::of(&slices, |slice| slice.protected_ns),
-            unprotected_ns: Spread::of(&slices, |slice| slice.unprotected_ns),
-            duplicate_ns: Spread::of(&slices, |slice| slice.duplicate_ns),
+            protection_ns: spread(&slices, |slice| slice.protected_ns - slice.unprotected_ns),
+            protected_ns: spread(&slices, |slice| slice.protected_ns),
+            unprotected_ns: spread(&slices, |slice| slice.unprotected_ns),
+            duplicate_ns: spread(&slices, |slice| slice.duplicate_ns),
             instructions,
             slices,
         }
@@ -137,7 +122,7 @@ mod tests {
             slice(1, 950.0, 200.0),
             slice(2, 420.0, 400.0),
         ];
-        let spread = Spread::of(&slices, |slice| slice.protected_ns - slice.unprotected_ns);
+        let spread = spread(&slices, |slice| slice.protected_ns - slice.unprotected_ns);
         assert_eq!((spread.median, spread.least, spread.greatest), (15.5, 11.0, 20.0));
     }
 }
