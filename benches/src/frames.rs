@@ -1,10 +1,13 @@
 //! The few frames that the bench makes by hand, of the real protocol.
 
 use bytes::Bytes;
-use onceloop_protocol::frame::{Flags, HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC, VERSION};
+use onceloop_protocol::frame::{
+    Flags, HEADER_BYTES, Header, Kind, LENGTH_BYTES, MAGIC, MethodId, VERSION,
+};
 use onceloop_protocol::handshake::{Hello, Order, ServerLimits, Sid, Welcome};
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::method::Method;
+use serde::Serialize;
 
 use crate::service::bench;
 
@@ -39,10 +42,22 @@ fn greeting(kind: Kind, body: &[u8]) -> Vec<u8> {
 /// Returns a call of [`bench::echo`] with a byte string of `payload` bytes, to be given its seq and ack
 /// by [`stamp`].
 pub(crate) fn request(payload: usize, flags: Flags) -> Vec<u8> {
-    let arguments = (Bytes::from(vec![0xa5; payload]),);
-    let body = rmp_serde::to_vec(&arguments).expect("plain data is encoded");
+    call(bench::echo.id(), &(some_bytes(payload),), flags)
+}
+
+/// Returns a call of [`bench::slow`], as [`request`] does.
+pub(crate) fn slow_request(payload: usize, time_us: u32) -> Vec<u8> {
+    call(bench::slow.id(), &(time_us, some_bytes(payload)), Flags::NONE)
+}
+
+fn some_bytes(count: usize) -> Bytes {
+    Bytes::from(vec![0xa5; count])
+}
+
+fn call(method: MethodId, arguments: &impl Serialize, flags: Flags) -> Vec<u8> {
+    let body = rmp_serde::to_vec(arguments).expect("plain data is encoded");
     let mut header = Header::new(Kind::Request, 0);
-    header.method = bench::echo.id();
+    header.method = method;
     header.flags = flags;
     let mut out = Vec::new();
     header.append(&body, &mut out);
@@ -113,6 +128,12 @@ mod tests {
             Front::Frame(header, length) => assert_eq!((seq(header), length), (7, frame.len())),
             _ => panic!("a whole frame"),
         }
+        let slow = slow_request(300, 5_000);
+        let header = Header::read(&slow).expect("a header");
+        assert_eq!((header.kind, header.method), (Kind::Request, bench::slow.id()));
+        let body = &slow[Kind::Request.header_bytes()..];
+        let (time_us, payload): (u32, Bytes) = rmp_serde::from_slice(body).expect("two values");
+        assert_eq!((time_us, payload.len()), (5_000, 300));
         assert!(matches!(front(&frame[..frame.len() - 1]), Front::Part));
         assert!(matches!(front(b"GET / HTTP/1.1\r\n\r\n"), Front::Broken));
         assert!(matches!(front(&[0; HEADER_BYTES]), Front::Broken));

@@ -2,6 +2,7 @@
 //! server's memory at each), drives them, and reports.
 
 mod bare;
+mod calls;
 mod client;
 mod connection;
 mod pace;
@@ -10,6 +11,7 @@ mod sources;
 mod tally;
 
 use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -41,6 +43,9 @@ pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
         .context("asking for exact timers")?;
     match options.kind {
         LoadKind::Bare => run(bare::Load::new(options)?, options, &control),
+        LoadKind::Client if options.slow.is_some() => {
+            anyhow::bail!("the client library's load has no slow calls")
+        }
         LoadKind::Client => run(client::Load::new(options)?, options, &control),
     }
 }
@@ -48,10 +53,20 @@ pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
 fn run(mut generator: impl Generator, options: &LoadOptions, control: &Control) -> Result<()> {
     let report: Report = sequence::run(&mut generator, options, control)?;
     if let Some(path) = &options.hgrm {
-        crate::hgrm::write(generator.tally().histogram(), path)?;
+        crate::hgrm::write(generator.tally().fast(), path)?;
+        if options.slow.is_some() {
+            crate::hgrm::write(generator.tally().slow(), &slow_path(path))?;
+        }
     }
     control::say(&LoadLine::Report(report));
     Ok(())
+}
+
+/// Returns where the slow calls' percentiles go, beside those of the fast ones.
+fn slow_path(path: &Path) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push("-slow.hgrm");
+    path.with_file_name(name)
 }
 
 /// Returns how long to warm up before measuring for `seconds`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::options::{LoadKind, Rate, ServerKind};
+use crate::options::{LoadKind, Rate, ServerKind, SlowCalls};
 
 /// A server's lines to the parent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,7 +55,10 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// The load's own CPU time in it, in microseconds.
     pub(crate) cpu_us: f64,
+    /// Of calls whose handler did not block.
     pub(crate) latency_us: Latency,
+    /// The others of `requests`.
+    pub(crate) slow: Answers,
     /// From the first `connect` to the last WELCOME, without the calls between.
     pub(crate) connect_seconds: f64,
     pub(crate) errors: u64,
@@ -65,6 +68,13 @@ pub(crate) struct Report {
     pub(crate) window: u32,
     /// Calls in flight that the window allowed.
     pub(crate) in_flight: u32,
+}
+
+/// Answers to one kind of calls.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Answers {
+    pub(crate) requests: u64,
+    pub(crate) latency_us: Latency,
 }
 
 /// Latency in microseconds.
@@ -90,7 +100,10 @@ pub(crate) struct Row {
     pub(crate) requests_per_second: f64,
     pub(crate) server_cpu_us_per_request: f64,
     pub(crate) client_cpu_us_per_request: f64,
+    /// Of the fast calls.
     pub(crate) latency_us: Latency,
+    /// Null where every call is fast.
+    pub(crate) slow: Option<SlowRow>,
     /// Null where there are too few connections for a slope.
     pub(crate) rss_bytes_per_connection: Option<f64>,
     pub(crate) context_switches: u64,
@@ -102,4 +115,17 @@ pub(crate) struct Row {
     pub(crate) spin_us: u64,
     pub(crate) window: u32,
     pub(crate) run: u32,
+}
+
+/// The slow calls of a run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct SlowRow {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub(crate) calls: SlowCalls,
+    /// Threads that waited for them; null where the handlers waited themselves.
+    pub(crate) offload_threads: Option<u32>,
+    /// What came of it; they are among the row's requests.
+    #[serde(flatten)]
+    pub(crate) answers: Answers,
 }

@@ -1,5 +1,7 @@
 //! What the user may ask for, and what the parent tells the parts it starts.
 
+mod mix;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::{cuts, protection};
+pub(crate) use mix::{MixOptions, SlowCalls, WINDOW_MAX};
 
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
@@ -59,6 +62,8 @@ pub(crate) struct Options {
     /// Bytes of the string that each call sends and gets back
     #[arg(long, short = 'd', value_name = "BYTES", default_value_t = PAYLOAD_BYTES, value_parser = clap::value_parser!(u64).range(..=PAYLOAD_BYTES_MAX))]
     pub(crate) payload: u64,
+    #[command(flatten)]
+    pub(crate) mix: MixOptions,
     /// Seconds to measure, after a warm-up of a fifth of it (at least half a second)
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     pub(crate) seconds: f64,
@@ -212,6 +217,8 @@ pub(crate) struct ServerOptions {
     pub(crate) spin_us: u64,
     /// Connections to expect.
     pub(crate) connections: u32,
+    /// Threads that wait for slow handlers; `None`: the handlers wait themselves.
+    pub(crate) offload_threads: Option<u32>,
 }
 
 /// What the load's process is told.
@@ -232,6 +239,8 @@ pub(crate) struct LoadOptions {
     /// The window to ask for.
     pub(crate) window: u32,
     pub(crate) payload: u64,
+    /// Calls whose handler blocks.
+    pub(crate) slow: Option<SlowCalls>,
     pub(crate) seconds: f64,
     pub(crate) rate: Rate,
     pub(crate) spin_us: u64,

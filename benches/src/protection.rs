@@ -107,7 +107,13 @@ fn start(part: Result<Part<ServerLine>>) -> Result<(Part<ServerLine>, u16)> {
 }
 
 fn server_options(core: Option<usize>) -> ServerOptions {
-    ServerOptions { kind: ServerKind::Event, core, spin_us: 0, connections: CONNECTIONS }
+    ServerOptions {
+        kind: ServerKind::Event,
+        core,
+        spin_us: 0,
+        connections: CONNECTIONS,
+        offload_threads: None,
+    }
 }
 
 fn measure(options: &Options, cores: Cores, run: u32) -> Result<Vec<Slice>> {

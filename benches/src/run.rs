@@ -10,15 +10,13 @@ use crate::capacity::{self, Fit};
 use crate::child::Part;
 use crate::load;
 use crate::machine;
-use crate::message::{LoadLine, Report, Row, Sample, ServerLine};
+use crate::message::{LoadLine, Report, Row, Sample, ServerLine, SlowRow};
 use crate::options::{
-    LoadKind, LoadOptions, Options, PAYLOAD_BYTES, Rate, ServerKind, ServerOptions,
+    LoadKind, LoadOptions, Options, PAYLOAD_BYTES, Rate, ServerKind, ServerOptions, WINDOW_MAX,
 };
 use crate::progress::Progress;
 use crate::table;
 
-/// The largest window that a server grants.
-const WINDOW_MAX: u32 = 1024;
 /// Connections at the first sample of memory: by then a server has what it has once.
 const FIRST_CONNECTIONS: u32 = 2_000;
 /// Below that many connections between the samples, a slope would be noise: memory comes in pages.
@@ -47,10 +45,11 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     if let Some(folder) = &options.hgrm {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
+    let servers = servers(options)?;
     let mut outcomes = Vec::new();
     let mut is_clean = true;
     for run in 1..=options.runs {
-        for &server in &options.servers {
+        for &server in &servers {
             match bench.measure(options, server, run) {
                 Ok(outcome) => {
                     is_clean &= outcome.row.errors == 0;
@@ -98,6 +97,21 @@ impl Bench {
         }
         Run { options, server, run, fit, cores: self.cores }.measure()
     }
+}
+
+/// Returns the servers that can be loaded as `options` ask for, and tells of the others.
+fn servers(options: &Options) -> Result<Vec<ServerKind>> {
+    anyhow::ensure!(
+        options.load == LoadKind::Bare || options.mix.slow().is_none(),
+        "only the bare load makes slow calls"
+    );
+    let mut servers = options.servers.clone();
+    servers.retain(|&server| {
+        let excluded = options.mix.excludes(server);
+        excluded.inspect(|why| eprintln!("{server}: left out: {why}")).is_none()
+    });
+    anyhow::ensure!(!servers.is_empty(), "no server is left to be measured");
+    Ok(servers)
 }
 
 /// Returns a core for each side, if there are two.
@@ -151,6 +165,7 @@ impl Run<'_> {
                 core: self.cores.server,
                 spin_us: self.options.spin_us,
                 connections: total,
+                offload_threads: self.options.mix.offload_threads(self.server),
             },
         )?;
         let ServerLine::Listening { port } = server.next(SERVER_WAIT_MAX)? else {
@@ -213,8 +228,13 @@ impl Run<'_> {
             idle: self.fit.idle,
             first: self.first(),
             in_flight: self.options.in_flight,
-            window: self.options.in_flight.min(WINDOW_MAX).next_power_of_two(),
+            window: self
+                .options
+                .mix
+                .window
+                .unwrap_or_else(|| self.options.in_flight.min(WINDOW_MAX).next_power_of_two()),
             payload: self.options.payload,
+            slow: self.options.mix.slow(),
             seconds: self.options.seconds,
             rate: self.options.rate,
             spin_us: self.options.spin_us,
@@ -276,6 +296,11 @@ impl Run<'_> {
             server_cpu_us_per_request: per_request(server_cpu_us),
             client_cpu_us_per_request: per_request(report.cpu_us),
             latency_us: report.latency_us,
+            slow: self.options.mix.slow().map(|calls| SlowRow {
+                calls,
+                offload_threads: self.options.mix.offload_threads(self.server),
+                answers: report.slow,
+            }),
             rss_bytes_per_connection: self
                 .slope(samples.first.rss_anon_bytes, samples.last.rss_anon_bytes),
             context_switches: rounded(switches as f64 * share),

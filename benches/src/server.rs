@@ -49,7 +49,7 @@ fn run(options: &ServerOptions, listener: TcpListener) -> Result<std::convert::I
     }
     match options.kind {
         ServerKind::Raw => raw::run(listener, Duration::from_micros(options.spin_us)),
-        ServerKind::Event => event::run(listener, limits(options.connections), options.spin_us),
+        ServerKind::Event => event::run(listener, limits(options.connections), options),
         ServerKind::Threads => threads::run(&listener, limits(options.connections)),
     }
 }
@@ -61,8 +61,8 @@ fn limits(connections: u32) -> Limits {
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     limits.connections_max = limits.connections_max.max(connections);
     limits.sessions_max = limits.sessions_max.max(connections);
-    // The load never has more than a window in flight on a connection; what stands behind this
-    // limit is handlers that take long, and there are none.
+    // The load never has more than a window in flight on a connection, and is to wait for slow
+    // handlers, not to be refused.
     let window = usize::try_from(limits.window_max).unwrap_or(usize::MAX);
     limits.in_flight_max = limits.in_flight_max.max(connections.saturating_mul(window));
     limits

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use crate::message::Row;
+use crate::message::{Answers, Row, SlowRow};
 use crate::options::ServerKind;
 use crate::run::Outcome;
 use crate::stats::{count, median};
@@ -27,9 +27,16 @@ fn render(outcomes: &[Outcome]) -> String {
     let runs = if runs == 1 { "one run".to_owned() } else { format!("medians of {runs} runs") };
     let mut lines = vec![
         format!(
-            "{}: {} calls in flight on a connection, {} bytes each way, rate {}, {:.1} s, spin {} \
-             us, load {}, {runs}",
-            any.workload, any.in_flight, any.payload, any.rate, any.seconds, any.spin_us, any.load
+            "{}: {} calls in flight on a connection, window {}, {} bytes each way, rate {}, {:.1} s, \
+             spin {} us, load {}, {runs}",
+            any.workload,
+            any.in_flight,
+            any.window,
+            any.payload,
+            any.rate,
+            any.seconds,
+            any.spin_us,
+            any.load
         ),
         table(outcomes).to_string(),
     ];
@@ -42,6 +49,7 @@ fn render(outcomes: &[Outcome]) -> String {
             ));
         }
     }
+    lines.extend(servers(outcomes).into_iter().filter_map(|server| slow_line(outcomes, server)));
     lines.extend(comparisons(outcomes));
     lines.push(String::new());
     lines.join("\n")
@@ -101,6 +109,29 @@ fn table(outcomes: &[Outcome]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// Returns what the table leaves out of a server's slow calls, if there were any.
+fn slow_line(outcomes: &[Outcome], server: ServerKind) -> Option<String> {
+    let SlowRow { calls, offload_threads, .. } = of(outcomes, server).next()?.row.slow?;
+    let slow = |number: fn(&Answers) -> f64| {
+        let slow = of(outcomes, server).filter_map(|outcome| outcome.row.slow);
+        shown(median(slow.map(|slow| number(&slow.answers))), 2)
+    };
+    let by = match offload_threads {
+        Some(threads) => format!("on a pool of {threads} threads"),
+        None => "where they run".to_owned(),
+    };
+    Some(format!(
+        "{server}: the latencies above are the fast calls'; {} % block for {} us, {by}: p50 {}, \
+         p99 {}, p99.9 {}, max {} ms",
+        calls.percent,
+        calls.us,
+        slow(|answers| answers.latency_us.p50 / 1e3),
+        slow(|answers| answers.latency_us.p99 / 1e3),
+        slow(|answers| answers.latency_us.p999 / 1e3),
+        slow(|answers| answers.latency_us.max / 1e3),
+    ))
 }
 
 /// Returns what a person wants to know first.
@@ -182,6 +213,7 @@ mod tests {
             server_cpu_us_per_request: 1e6 / requests_per_second,
             client_cpu_us_per_request: 6.0,
             latency_us: Latency { p50: 66e3, p99: 112e3, p999: 116e3, max: 117e3 },
+            slow: None,
             rss_bytes_per_connection: None,
             context_switches: 7,
             threads: 1,

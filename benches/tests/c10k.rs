@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::{Folder, PROGRAM, bench};
 
 /// What one object of the JSON holds, no more and no less.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "client_cpu_us_per_request",
     "connect_seconds",
     "connections",
@@ -31,6 +31,7 @@ const KEYS: [&str; 21] = [
     "seconds",
     "server",
     "server_cpu_us_per_request",
+    "slow",
     "spin_us",
     "threads",
     "window",
@@ -124,6 +125,55 @@ fn large_payloads_come_back() {
     for (row, server) in rows.iter().zip(["raw", "event", "threads"]) {
         check_row(row, server);
     }
+}
+
+#[test]
+fn slow_handlers_block_a_loop_and_not_a_pool() {
+    const SLOW_US: f64 = 20e3;
+    let folder = Folder::new();
+    let flags = ["-c", "10", "-P", "4", "--window", "64", "--seconds", "0.5"];
+    let slow = ["--slow-percent", "5", "--slow-us", "20000"];
+    let hgrm = folder.0.join("hgrm");
+    let mut command = bench(&flags);
+    let (output, rows) = run(command.args(slow).arg("--hgrm").arg(&hgrm), &folder);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("raw: left out: it runs no handlers"), "{said}");
+    let (_, pooled) = run(bench(&flags).args(slow).args(["--offload=7"]), &folder);
+    assert_eq!((&rows[0]["threads"], &rows[1]["threads"]), (&1.into(), &11.into()));
+    assert_eq!(pooled[0]["threads"], 8, "a loop and its pool");
+    for (row, server) in rows.iter().chain(&pooled).zip(["event", "threads", "event", "threads"]) {
+        check_row(row, server);
+        assert_eq!((&row["window"], &row["in_flight"]), (&64.into(), &4.into()));
+        let slow = &row["slow"];
+        assert_eq!((&slow["percent"], &slow["us"]), (&5.0.into(), &20_000.into()));
+        assert!(Some(0) < slow["requests"].as_u64(), "{row}");
+        assert!(slow["requests"].as_u64() < row["requests"].as_u64(), "{row}");
+        assert!(slow["latency_us"]["p50"].as_f64() >= Some(SLOW_US), "{row}");
+    }
+    assert_eq!(
+        (&rows[0]["slow"]["offload_threads"], &pooled[0]["slow"]["offload_threads"]),
+        (&Value::Null, &7.into())
+    );
+    assert_eq!(pooled[1]["slow"]["offload_threads"], Value::Null, "threads wait themselves");
+    // A loop that waits answers nobody meanwhile.
+    assert!(rows[0]["latency_us"]["max"].as_f64() >= Some(SLOW_US), "{}", rows[0]);
+    let slow = fs::read_to_string(hgrm.join("event-10x4-1-slow.hgrm")).expect("the percentiles");
+    let count = rows[0]["slow"]["requests"].as_u64().expect("a count");
+    let total = format!("Total count    = {count:>12}]");
+    assert!(slow.contains(&total), "{slow}");
+}
+
+#[test]
+fn what_cannot_be_slow_is_said() {
+    let refused = |flags: &[&str]| {
+        let output = bench(flags).args(["--slow-percent", "1"]).output().expect("it starts");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let said = refused(&["--servers", "raw"]);
+    assert!(said.contains("no server is left"), "{said}");
+    let said = refused(&["--load", "client"]);
+    assert!(said.contains("only the bare load makes slow calls"), "{said}");
 }
 
 #[test]

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use onceloop_protocol::error::{Code, ErrorBody};
-use onceloop_protocol::frame::{Flags, HEADER_BYTES, Kind, MAGIC};
+use onceloop_protocol::frame::{HEADER_BYTES, Kind, MAGIC};
 use onceloop_protocol::handshake::Welcome;
 
+use super::calls::Calls;
 use super::connection::{Connection, State};
 use super::pace::Pace;
 use super::sequence::{Generator, Watch};
@@ -27,6 +28,9 @@ use crate::poller::Poller;
 const CONNECTING_MAX: usize = 64;
 /// Room for one read: above the longest frame, so that a read always makes progress.
 const INPUT_BYTES: usize = 2 * frames::FRAME_BYTES_MAX;
+/// The bit of a time of sending that says that the call is slow.
+const SLOW: u64 = 1 << 63;
+
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -52,15 +56,13 @@ pub(super) struct Load<'a> {
     /// Connections that the stage waits for.
     waiting: usize,
     /// When each call in flight was sent, or was due: a ring of `slots` for each connection, by
-    /// seq. 0 where none is in flight.
+    /// seq, slow ones with the bit [`SLOW`]. 0 where none is in flight.
     sent_at: Vec<u64>,
     slots: u64,
     window: u32,
     /// Only in an open loop.
     pace: Option<Pace>,
-    /// As many requests as fit the window, one behind the other, to be stamped and sent.
-    requests: Vec<u8>,
-    request_bytes: usize,
+    calls: Calls,
     input: Vec<u8>,
     tally: Tally,
 }
@@ -69,7 +71,6 @@ impl<'a> Load<'a> {
     pub(super) fn new(options: &'a LoadOptions) -> Result<Load<'a>> {
         let total = index(u64::from(options.connections) + u64::from(options.idle));
         let slots = u64::from(options.window.next_power_of_two());
-        let request = frames::request(index(options.payload), Flags::NONE);
         let spin = Duration::from_micros(options.spin_us);
         Ok(Load {
             options,
@@ -83,8 +84,7 @@ impl<'a> Load<'a> {
             slots,
             window: options.window,
             pace: None,
-            requests: request.repeat(index(slots)),
-            request_bytes: request.len(),
+            calls: Calls::new(options, slots),
             input: vec![0; INPUT_BYTES],
             tally: Tally::new()?,
         })
@@ -244,19 +244,19 @@ impl<'a> Load<'a> {
         }
         connection.due -= count;
         let ring = &mut self.sent_at[id * index(self.slots)..][..index(self.slots)];
-        let bytes = index(count) * self.request_bytes;
-        for request in self.requests[..bytes].chunks_exact_mut(self.request_bytes) {
-            frames::stamp(request, connection.next_seq, connection.answered);
-            ring[index(connection.next_seq & (self.slots - 1))] = match &self.pace {
+        let seqs = connection.next_seq..connection.next_seq + count;
+        connection.next_seq = seqs.end;
+        let requests = self.calls.make(seqs, connection.answered, |seq, is_slow| {
+            let sent_at = match &self.pace {
                 None => now,
                 Some(pace) => {
                     connection.paced += 1;
                     pace.due_at(id as u64, connection.paced - 1)
                 }
             };
-            connection.next_seq += 1;
-        }
-        if let Err(error) = connection.write(&self.requests[..bytes]) {
+            ring[index(seq & (self.slots - 1))] = if is_slow { sent_at | SLOW } else { sent_at };
+        });
+        if let Err(error) = connection.write(requests) {
             self.lose(id, &error);
         }
     }
@@ -296,7 +296,7 @@ impl<'a> Load<'a> {
                         answers += self.take_other(id, &bytes[used..used + length])?;
                     } else if let Some(sent_at) = self.match_answer(id, frames::seq(header)) {
                         if sent_at != run_sent_at {
-                            self.tally.record(now.saturating_sub(run_sent_at), run);
+                            self.record(now, run_sent_at, run);
                             (run_sent_at, run) = (sent_at, 0);
                         }
                         run += 1;
@@ -308,8 +308,19 @@ impl<'a> Load<'a> {
                 }
             }
         }
-        self.tally.record(now.saturating_sub(run_sent_at), run);
+        self.record(now, run_sent_at, run);
         Ok((used, answers))
+    }
+
+    /// Counts `count` answers to calls of one kind that were sent together.
+    #[inline]
+    fn record(&mut self, now: u64, sent_at: u64, count: u64) {
+        let latency = now.saturating_sub(sent_at & !SLOW);
+        if sent_at & SLOW == 0 {
+            self.tally.record(latency, count);
+        } else {
+            self.tally.record_slow(latency, count);
+        }
     }
 
     /// Ends the call with this seq and returns when it was sent; `None` if there is no such call.

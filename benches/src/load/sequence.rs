@@ -8,7 +8,7 @@ use super::tally::Tally;
 use super::{nanoseconds, warm_up};
 use crate::control::{self, Control};
 use crate::machine;
-use crate::message::{Latency, LoadLine, Report};
+use crate::message::{Answers, Latency, LoadLine, Report};
 use crate::options::LoadOptions;
 
 /// How long to go on calling after the measured time if the parent does not say stop.
@@ -72,6 +72,7 @@ pub(super) fn run(
         seconds,
         cpu_us,
         latency_us: Latency::default(),
+        slow: Answers::default(),
         connect_seconds: connecting.as_secs_f64(),
         errors: 0,
         first_error: None,

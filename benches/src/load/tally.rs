@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 
-use crate::message::{Latency, Report};
+use crate::message::{Answers, Latency, Report};
 
 /// Digits of a latency that are kept.
 const DIGITS: u8 = 3;
@@ -12,7 +12,8 @@ const LATENCY_NS_MAX: u64 = 100_000_000_000;
 
 /// Answers and their latencies within the measured time, and errors at any time.
 pub(crate) struct Tally {
-    histogram: Histogram<u64>,
+    fast: Histogram<u64>,
+    slow: Histogram<u64>,
     is_recording: bool,
     errors: u64,
     first_error: Option<String>,
@@ -20,9 +21,11 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new() -> Result<Tally> {
-        let histogram = Histogram::new_with_max(LATENCY_NS_MAX, DIGITS);
+        let histogram =
+            || Histogram::new_with_max(LATENCY_NS_MAX, DIGITS).context("making a histogram");
         Ok(Tally {
-            histogram: histogram.context("making a histogram")?,
+            fast: histogram()?,
+            slow: histogram()?,
             is_recording: false,
             errors: 0,
             first_error: None,
@@ -38,7 +41,14 @@ impl Tally {
     #[inline]
     pub(crate) fn record(&mut self, latency_ns: u64, count: u64) {
         if self.is_recording && count > 0 {
-            self.histogram.saturating_record_n(latency_ns, count);
+            self.fast.saturating_record_n(latency_ns, count);
+        }
+    }
+
+    /// Counts `count` answers, each to a call whose handler blocked.
+    pub(crate) fn record_slow(&mut self, latency_ns: u64, count: u64) {
+        if self.is_recording && count > 0 {
+            self.slow.saturating_record_n(latency_ns, count);
         }
     }
 
@@ -49,23 +59,29 @@ impl Tally {
         self.first_error.get_or_insert_with(why);
     }
 
-    pub(crate) fn histogram(&self) -> &Histogram<u64> {
-        &self.histogram
+    /// Returns the latencies of calls whose handler did not block.
+    pub(crate) fn fast(&self) -> &Histogram<u64> {
+        &self.fast
+    }
+
+    /// Returns the latencies of calls whose handler blocked.
+    pub(crate) fn slow(&self) -> &Histogram<u64> {
+        &self.slow
     }
 
     /// Writes what was counted into `report`.
-    #[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^53 ns")]
     pub(crate) fn fill(&self, report: &mut Report) {
-        let microseconds = |value: u64| value as f64 / 1e3;
-        let at = |quantile| microseconds(self.histogram.value_at_quantile(quantile));
-        report.requests = self.histogram.len();
-        report.latency_us = Latency {
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: microseconds(self.histogram.max()),
-        };
+        report.requests = self.fast.len() + self.slow.len();
+        report.latency_us = latency_us(&self.fast);
+        report.slow = Answers { requests: self.slow.len(), latency_us: latency_us(&self.slow) };
         report.errors = self.errors;
         report.first_error.clone_from(&self.first_error);
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^53 ns")]
+fn latency_us(histogram: &Histogram<u64>) -> Latency {
+    let microseconds = |value: u64| value as f64 / 1e3;
+    let at = |quantile| microseconds(histogram.value_at_quantile(quantile));
+    Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: microseconds(histogram.max()) }
 }

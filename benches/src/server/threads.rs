@@ -3,7 +3,7 @@
 //! It speaks the same protocol with the same table of xids, scan and codec as the event loop's
 //! server; the table is behind one mutex. A thread reads all that its socket has, decides on the
 //! whole batch under one lock, runs the handlers outside it, records their answers under a second
-//! one, and writes them with one write. Scan and digest are outside the lock, too. Stacks and
+//! one, and writes them with one write; before a handler that blocks, those that are there. Scan and digest are outside the lock, too. Stacks and
 //! buffers are as small as they can be.
 //!
 //! It has less to do than the event loop's server in three things, which no figure of this bench
@@ -12,6 +12,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,7 @@ use onceloop_protocol::table::{
 };
 
 use crate::frames::{self, Front};
-use crate::service::bench;
+use crate::service::{self, bench};
 
 /// Stack of a connection's thread. What is used of it is less than half.
 const STACK_BYTES: usize = 64 * 1024;
@@ -51,6 +52,7 @@ struct Shared {
     scan_limits: ScanLimits,
     limits: Limits,
     echo: MethodId,
+    slow: MethodId,
 }
 
 /// Serves `listener` for ever.
@@ -62,6 +64,7 @@ pub(super) fn run(listener: &TcpListener, limits: Limits) -> Result<Infallible> 
         scan_limits: ScanLimits::of(&limits),
         limits,
         echo: bench::echo.id(),
+        slow: bench::slow.id(),
     });
     let mut number = 0;
     loop {
@@ -125,6 +128,7 @@ enum Step {
 struct Call {
     key: CallKey,
     seq: u64,
+    is_slow: bool,
     arguments: Range<usize>,
     /// `None`: the arguments did not fit, and the refusal is in the output.
     answer: Option<Range<usize>>,
@@ -172,13 +176,10 @@ impl<'a> Connection<'a> {
         self.stream.set_read_timeout(None)?;
         loop {
             let (used, next) = self.sort_frames();
-            let next = if self.run_batch(session) == Next::Close { Next::Close } else { next };
+            let next = if self.run_batch(session)? == Next::Close { Next::Close } else { next };
             self.input.copy_within(used..self.filled, 0);
             self.filled -= used;
-            if !self.output.is_empty() {
-                self.stream.write_all(&self.output)?;
-                self.output.clear();
-            }
+            self.send()?;
             if next == Next::Close || !self.read()? {
                 return Ok(());
             }
@@ -303,21 +304,38 @@ impl<'a> Connection<'a> {
     }
 
     /// Takes the steps: decides under the lock, runs outside it, records under it again.
-    fn run_batch(&mut self, session: SessionKey) -> Next {
+    fn run_batch(&mut self, session: SessionKey) -> io::Result<Next> {
         if self.steps.is_empty() {
-            return Next::Continue;
+            return Ok(Next::Continue);
         }
         let now = Instant::now();
         let next = self.admit(session, now);
-        if self.calls.is_empty() {
-            return next;
+        let mut calls = mem::take(&mut self.calls);
+        let mut recorded = 0;
+        for at in 0..calls.len() {
+            if calls[at].is_slow && recorded < at {
+                // What is answered already does not wait for it.
+                self.record(&calls[recorded..at], now);
+                self.send()?;
+                recorded = at;
+            }
+            let arguments = &self.input[calls[at].arguments.clone()];
+            calls[at].answer = answer(&calls[at], arguments, &mut self.output);
         }
-        for call in &mut self.calls {
-            call.answer = answer(call.seq, &self.input[call.arguments.clone()], &mut self.output);
+        self.record(&calls[recorded..], now);
+        calls.clear();
+        self.calls = calls;
+        Ok(next)
+    }
+
+    /// Records answers that stand in the output, under one lock.
+    fn record(&self, calls: &[Call], now: Instant) {
+        if calls.is_empty() {
+            return;
         }
         let mut table = self.shared.table();
-        for call in self.calls.drain(..) {
-            match call.answer {
+        for call in calls {
+            match call.answer.clone() {
                 Some(at) => {
                     let frame = &self.output[at];
                     let answer = match frame.len() {
@@ -334,7 +352,15 @@ impl<'a> Connection<'a> {
                 }
             }
         }
-        next
+    }
+
+    /// Writes what is in the output.
+    fn send(&mut self) -> io::Result<()> {
+        if !self.output.is_empty() {
+            self.stream.write_all(&self.output)?;
+            self.output.clear();
+        }
+        Ok(())
     }
 
     /// Decides on every step under one lock.
@@ -353,17 +379,19 @@ impl<'a> Connection<'a> {
                 }
             };
             let arguments = at.start + header.kind.header_bytes()..at.end;
+            let is_slow = header.method == self.shared.slow;
             let request = Request {
                 frame: &Frame { header, body: &self.input[arguments.clone()] },
                 connection: self.number,
                 digest,
                 is_idempotent: false,
                 is_transactional: false,
-                refusal: (header.method != self.shared.echo).then_some(Code::NoMethod),
+                refusal: (!is_slow && header.method != self.shared.echo).then_some(Code::NoMethod),
             };
             match table.admit(session, &request, now) {
                 Admission::Run(key) => {
-                    self.calls.push(Call { key, seq: header.seq, arguments, answer: None });
+                    let seq = header.seq;
+                    self.calls.push(Call { key, seq, is_slow, arguments, answer: None });
                 }
                 Admission::Again(frame) => self.output.extend_from_slice(frame),
                 Admission::Refuse(refusal) => refusal.append(header.seq, &mut self.output),
@@ -387,16 +415,23 @@ impl<'a> Connection<'a> {
 /// Runs the handler and appends its answer to `output`; returns where it is, or `None` if the
 /// arguments did not fit and a refusal was appended.
 #[inline]
-fn answer(seq: u64, arguments: &[u8], output: &mut Vec<u8>) -> Option<Range<usize>> {
-    match <(Bin<'_>,)>::decode_args(arguments) {
-        Ok((payload,)) => {
-            let start = Header::new(Kind::Reply, seq).begin(output);
+fn answer(call: &Call, arguments: &[u8], output: &mut Vec<u8>) -> Option<Range<usize>> {
+    let payload = match call.is_slow {
+        false => <(Bin<'_>,)>::decode_args(arguments).map(|(payload,)| payload),
+        true => <(u32, Bin<'_>)>::decode_args(arguments).map(|(time_us, payload)| {
+            service::wait(time_us);
+            payload
+        }),
+    };
+    match payload {
+        Ok(payload) => {
+            let start = Header::new(Kind::Reply, call.seq).begin(output);
             payload.encode(output).expect("bytes encode into a Vec");
             frame::finish(output, start);
             Some(start..output.len())
         }
         Err(error) => {
-            Refusal::new(Code::BadArguments, error.to_string()).append(seq, output);
+            Refusal::new(Code::BadArguments, error.to_string()).append(call.seq, output);
             None
         }
     }
