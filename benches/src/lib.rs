@@ -27,6 +27,7 @@ mod service;
 mod show;
 mod stats;
 mod table;
+mod warnings;
 
 use std::process::ExitCode;
 

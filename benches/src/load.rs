@@ -28,6 +28,8 @@ const WARM_UP_SHARE: f64 = 0.2;
 const WARM_UP_MIN: Duration = Duration::from_millis(500);
 /// How long to wait for calls that are still unanswered at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Calls that fall due at one look at the plan: with more than that the load would do nothing but look.
+const DUE_PER_LOOK_MAX: usize = 1024;
 /// Time without any progress after which a server is given up.
 const STALL_MAX: Duration = Duration::from_secs(15);
 
@@ -77,6 +79,18 @@ fn warm_up(seconds: f64) -> Duration {
 /// Returns the longest the load says nothing.
 pub(crate) fn silence_max(seconds: f64) -> Duration {
     warm_up(seconds) + Duration::from_secs_f64(seconds) + DRAIN_MAX + 2 * STALL_MAX
+}
+
+/// Returns until when to wait for events if the next call is due at `next_at`, at most until `end_ns`.
+///
+/// On a core of its own the load asks again and again rather than sleep until a call is due: it would
+/// wake up too late.
+fn wake_at(next_at: Option<u64>, options: &LoadOptions, now: u64, end_ns: u64) -> u64 {
+    match next_at {
+        Some(_) if options.core.is_some() => now,
+        Some(next_at) => next_at.min(end_ns),
+        None => end_ns,
+    }
 }
 
 #[inline]

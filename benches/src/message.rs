@@ -59,6 +59,8 @@ pub(crate) struct Report {
     pub(crate) latency_us: Latency,
     /// The others of `requests`.
     pub(crate) slow: Answers,
+    /// How late the load sent calls that were due and had room; `None` in a closed loop.
+    pub(crate) send_lag_us: Option<Latency>,
     /// From the first `connect` to the last WELCOME, without the calls between.
     pub(crate) connect_seconds: f64,
     pub(crate) errors: u64,
@@ -104,6 +106,10 @@ pub(crate) struct Row {
     pub(crate) latency_us: Latency,
     /// Null where every call is fast.
     pub(crate) slow: Option<SlowRow>,
+    /// How late the load itself was; null in a closed loop.
+    pub(crate) send_lag_us: Option<Latency>,
+    /// Why the row should not be trusted; empty if nothing speaks against it.
+    pub(crate) warnings: Vec<String>,
     /// Null where there are too few connections for a slope.
     pub(crate) rss_bytes_per_connection: Option<f64>,
     pub(crate) context_switches: u64,

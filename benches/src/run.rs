@@ -16,6 +16,7 @@ use crate::options::{
 };
 use crate::progress::Progress;
 use crate::table;
+use crate::warnings;
 
 /// Connections at the first sample of memory: by then a server has what it has once.
 const FIRST_CONNECTIONS: u32 = 2_000;
@@ -301,6 +302,8 @@ impl Run<'_> {
                 offload_threads: self.options.mix.offload_threads(self.server),
                 answers: report.slow,
             }),
+            send_lag_us: report.send_lag_us,
+            warnings: warnings::of(self.options, report),
             rss_bytes_per_connection: self
                 .slope(samples.first.rss_anon_bytes, samples.last.rss_anon_bytes),
             context_switches: rounded(switches as f64 * share),

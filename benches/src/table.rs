@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use crate::message::{Answers, Row, SlowRow};
+use crate::message::{Answers, Latency, Row, SlowRow};
 use crate::options::ServerKind;
 use crate::run::Outcome;
 use crate::stats::{count, median};
@@ -50,7 +50,12 @@ fn render(outcomes: &[Outcome]) -> String {
         }
     }
     lines.extend(servers(outcomes).into_iter().filter_map(|server| slow_line(outcomes, server)));
+    lines.extend(lag_line(outcomes));
     lines.extend(comparisons(outcomes));
+    for Outcome { row, .. } in outcomes {
+        let warning = |text| format!("WARNING: {}, run {}: {text}", row.server, row.run);
+        lines.extend(row.warnings.iter().map(warning));
+    }
     lines.push(String::new());
     lines.join("\n")
 }
@@ -134,6 +139,18 @@ fn slow_line(outcomes: &[Outcome], server: ServerKind) -> Option<String> {
     ))
 }
 
+/// Returns how late the load was, if it had a plan.
+fn lag_line(outcomes: &[Outcome]) -> Option<String> {
+    let lags = outcomes.iter().filter_map(|outcome| outcome.row.send_lag_us);
+    let lag = |number: fn(&Latency) -> f64| median(lags.clone().map(|lag| number(&lag)));
+    Some(format!(
+        "sent after it was due, of which every latency has its part: p50 {:.1}, p99 {:.1}, p99.9 {:.1} us",
+        lag(|lag| lag.p50)?,
+        lag(|lag| lag.p99)?,
+        lag(|lag| lag.p999)?,
+    ))
+}
+
 /// Returns what a person wants to know first.
 fn comparisons(outcomes: &[Outcome]) -> Vec<String> {
     let compare = |other| {
@@ -197,7 +214,6 @@ fn shown(number: Option<f64>, decimals: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Latency;
     use crate::options::{LoadKind, Rate};
 
     fn outcome(server: ServerKind, run: u32, requests_per_second: f64) -> Outcome {
@@ -214,6 +230,8 @@ mod tests {
             client_cpu_us_per_request: 6.0,
             latency_us: Latency { p50: 66e3, p99: 112e3, p999: 116e3, max: 117e3 },
             slow: None,
+            send_lag_us: None,
+            warnings: Vec::new(),
             rss_bytes_per_connection: None,
             context_switches: 7,
             threads: 1,

@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::{Folder, PROGRAM, bench};
 
 /// What one object of the JSON holds, no more and no less.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 24] = [
     "client_cpu_us_per_request",
     "connect_seconds",
     "connections",
@@ -29,11 +29,13 @@ const KEYS: [&str; 22] = [
     "rss_bytes_per_connection",
     "run",
     "seconds",
+    "send_lag_us",
     "server",
     "server_cpu_us_per_request",
     "slow",
     "spin_us",
     "threads",
+    "warnings",
     "window",
     "workload",
 ];
@@ -76,6 +78,7 @@ fn every_server_answers_every_call() {
         check_row(row, server);
         assert_eq!((&row["connections"], &row["in_flight"]), (&50.into(), &3.into()));
         assert_eq!((&row["rate"], &row["load"]), (&"max".into(), &"bare".into()));
+        assert_eq!((&row["send_lag_us"], &row["warnings"]), (&Value::Null, &Value::Array(vec![])));
         assert_eq!((&row["workload"], &row["run"]), (&"50x3".into(), &1.into()));
         // A window is a power of two; the bare server grants its own.
         assert!(row["window"].as_u64() >= Some(3), "{row}");
@@ -108,12 +111,27 @@ fn a_rate_is_kept_and_latencies_are_written() {
     assert_eq!(rows[0]["rate"], 2000.0);
     assert_eq!(rows[0]["workload"], "20x1+5");
     let rate = rows[0]["requests_per_second"].as_f64().expect("a number");
+    assert!(rows[0]["send_lag_us"]["p50"].as_f64() > Some(0.0), "{}", rows[0]);
     // Due calls are never dropped, so a busy machine delays some and the mean stays.
     assert!((1_500.0..2_500.0).contains(&rate), "{rate}");
     let text =
         fs::read_to_string(hgrm.join("raw-20x1+5-rate2000-1.hgrm")).expect("the percentiles");
     let total = format!("Total count    = {:>12}]", rows[0]["requests"].as_u64().expect("a count"));
     assert!(text.contains(&total), "{text}");
+}
+
+#[test]
+fn a_rate_that_is_not_kept_is_said() {
+    let folder = Folder::new();
+    for load in ["bare", "client"] {
+        // One call in flight on two connections: no machine has round trips of 20 ns.
+        let flags = ["--servers", "event", "-c", "2", "--seconds", "0.2", "--rate", "1e8"];
+        let (output, rows) = run(bench(&flags).args(["--load", load]), &folder);
+        let warning = rows[0]["warnings"][0].as_str().expect("a warning");
+        assert!(warning.contains("of 100000000 that were asked for"), "{warning}");
+        let said = String::from_utf8(output.stdout).expect("text");
+        assert!(said.contains(&format!("WARNING: event, run 1: {warning}")), "{said}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::pace::Pace;
 use super::sequence::{Generator, Watch};
 use super::sources::Sources;
 use super::tally::Tally;
-use super::{DRAIN_MAX, STALL_MAX, index, nanoseconds};
+use super::{DRAIN_MAX, DUE_PER_LOOK_MAX, STALL_MAX, index, nanoseconds};
 use crate::frames::{self, Front};
 use crate::options::LoadOptions;
 use crate::poller::Poller;
@@ -45,6 +45,15 @@ enum Stage {
     Draining,
 }
 
+/// Why calls are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// They have fallen due: what is late now is the load.
+    Plan,
+    /// There is room for them; those of a plan may have waited for it, and that was the server.
+    Room,
+}
+
 /// The whole load.
 pub(super) struct Load<'a> {
     options: &'a LoadOptions,
@@ -62,6 +71,8 @@ pub(super) struct Load<'a> {
     window: u32,
     /// Only in an open loop.
     pace: Option<Pace>,
+    /// The connections of calls that have just fallen due; empty in between.
+    fallen_due: Vec<usize>,
     calls: Calls,
     input: Vec<u8>,
     tally: Tally,
@@ -84,23 +95,36 @@ impl<'a> Load<'a> {
             slots,
             window: options.window,
             pace: None,
+            fallen_due: Vec::new(),
             calls: Calls::new(options, slots),
             input: vec![0; INPUT_BYTES],
             tally: Tally::new()?,
         })
     }
 
-    /// Makes the calls that have fallen due by now; returns when the next one does, if there is a
-    /// plan.
-    fn call_due(&mut self, now: u64) -> Option<u64> {
-        while let Some(connection) = self.pace.as_mut()?.next_due(now) {
+    /// Makes the calls that have fallen due by now, those of a connection with one write; returns when
+    /// the next one does, if there is a plan.
+    fn call_due(&mut self) -> Option<u64> {
+        self.pace.as_ref()?;
+        let now = self.now();
+        let pace = self.pace.as_mut()?;
+        for _ in 0..DUE_PER_LOOK_MAX {
+            let Some(connection) = pace.next_due(now) else { break };
             let id = index(connection);
             if self.connections[id].state == State::Open {
                 self.connections[id].due += 1;
-                self.pump(id, now);
+                self.fallen_due.push(id);
             }
         }
-        Some(self.pace.as_ref()?.next_at())
+        let next_at = pace.next_at();
+        let mut ids = mem::take(&mut self.fallen_due);
+        for id in ids.drain(..) {
+            if self.connections[id].due > 0 {
+                self.pump(id, self.now(), Cause::Plan);
+            }
+        }
+        self.fallen_due = ids;
+        Some(next_at)
     }
 
     /// Goes on until no connection is awaited, or gives those up that still are.
@@ -165,6 +189,8 @@ impl<'a> Load<'a> {
         let ready = self.poller.wait(Some(timeout)).context("waiting for events")?;
         for event in 0..ready {
             self.on_ready(index(self.poller.id(event)));
+            // A plan does not wait until a thousand sockets are read.
+            self.call_due();
         }
         Ok(ready)
     }
@@ -221,7 +247,7 @@ impl<'a> Load<'a> {
                 if self.pace.is_none() {
                     self.connections[id].due += answers;
                 }
-                self.pump(id, now);
+                self.pump(id, now, Cause::Room);
             }
             Stage::Draining => {
                 if self.connections[id].in_flight() == 0 {
@@ -233,7 +259,7 @@ impl<'a> Load<'a> {
     }
 
     /// Makes as many of the due calls of a connection as may be in flight, with one write.
-    fn pump(&mut self, id: usize, now: u64) {
+    fn pump(&mut self, id: usize, now: u64, cause: Cause) {
         let in_flight_max = self.in_flight_max();
         let connection = &mut self.connections[id];
         let room = (in_flight_max.saturating_sub(connection.in_flight()))
@@ -251,7 +277,11 @@ impl<'a> Load<'a> {
                 None => now,
                 Some(pace) => {
                     connection.paced += 1;
-                    pace.due_at(id as u64, connection.paced - 1)
+                    let due_at = pace.due_at(id as u64, connection.paced - 1);
+                    if cause == Cause::Plan {
+                        self.tally.record_lag(now.saturating_sub(due_at));
+                    }
+                    due_at
                 }
             };
             ring[index(seq & (self.slots - 1))] = if is_slow { sent_at | SLOW } else { sent_at };
@@ -396,7 +426,7 @@ impl Generator for Load<'_> {
             if self.connections[id].state == State::Open {
                 self.await_one(id);
                 self.connections[id].due = 1;
-                self.pump(id, self.now());
+                self.pump(id, self.now(), Cause::Room);
             }
         }
         self.wait_for_all(STALL_MAX, "the first call was not answered and acknowledged")
@@ -412,7 +442,7 @@ impl Generator for Load<'_> {
         for id in 0..index(u64::from(self.options.connections)) {
             if self.connections[id].state == State::Open {
                 self.connections[id].due = in_flight;
-                self.pump(id, self.now());
+                self.pump(id, self.now(), Cause::Room);
             }
         }
     }
@@ -423,13 +453,14 @@ impl Generator for Load<'_> {
             if now >= end_ns {
                 return Ok(());
             }
-            let next = self.call_due(now).unwrap_or(end_ns).min(end_ns);
-            self.turn(Duration::from_nanos(next.saturating_sub(self.now())))?;
+            let wake_at = super::wake_at(self.call_due(), self.options, now, end_ns);
+            self.turn(Duration::from_nanos(wake_at.saturating_sub(self.now())))?;
         }
     }
 
     fn drain(&mut self) -> Result<()> {
         self.stage = Stage::Draining;
+        self.pace = None;
         for id in 0..self.connections.len() {
             self.connections[id].due = 0;
             if self.connections[id].in_flight() > 0 {

@@ -15,7 +15,7 @@ use onceloop_protocol::codec::DecodeArgs;
 use super::pace::Pace;
 use super::sequence::{Generator, Watch};
 use super::tally::Tally;
-use super::{DRAIN_MAX, STALL_MAX, index, nanoseconds};
+use super::{DRAIN_MAX, DUE_PER_LOOK_MAX, STALL_MAX, index, nanoseconds};
 use crate::options::LoadOptions;
 use crate::service::any_server;
 
@@ -156,10 +156,20 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn call_due(&mut self, now: u64) -> Option<u64> {
-        while let Some(number) = self.calls.pace.as_mut()?.next_due(now) {
+    fn call_due(&mut self) -> Option<u64> {
+        for _ in 0..DUE_PER_LOOK_MAX {
+            let now = self.calls.now();
+            let pace = self.calls.pace.as_mut()?;
+            let due_at = pace.next_at();
+            let Some(number) = pace.next_due(now) else { break };
             let number = u32::try_from(number).expect("the number of a client");
-            self.calls.peer(number).due += 1;
+            let in_flight_max = self.calls.in_flight_max;
+            let peer = self.calls.peer(number);
+            peer.due += 1;
+            // A call that waits for room is not late for the load's sake.
+            if peer.in_flight < in_flight_max {
+                self.calls.tally.record_lag(now - due_at);
+            }
             self.calls.pump(self.reactor.registry(), number, now);
         }
         Some(self.calls.pace.as_ref()?.next_at())
@@ -345,8 +355,8 @@ impl Generator for Load<'_> {
             if now >= end_ns {
                 return Ok(());
             }
-            let next = self.call_due(now).unwrap_or(end_ns).min(end_ns);
-            self.turn(Duration::from_nanos(next.saturating_sub(self.calls.now())))?;
+            let wake_at = super::wake_at(self.call_due(), self.options, now, end_ns);
+            self.turn(Duration::from_nanos(wake_at.saturating_sub(self.calls.now())))?;
         }
     }
 

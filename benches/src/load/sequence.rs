@@ -73,6 +73,7 @@ pub(super) fn run(
         cpu_us,
         latency_us: Latency::default(),
         slow: Answers::default(),
+        send_lag_us: None,
         connect_seconds: connecting.as_secs_f64(),
         errors: 0,
         first_error: None,

@@ -14,6 +14,8 @@ const LATENCY_NS_MAX: u64 = 100_000_000_000;
 pub(crate) struct Tally {
     fast: Histogram<u64>,
     slow: Histogram<u64>,
+    /// How late calls were sent that were to be sent by a plan.
+    lag: Histogram<u64>,
     is_recording: bool,
     errors: u64,
     first_error: Option<String>,
@@ -26,6 +28,7 @@ impl Tally {
         Ok(Tally {
             fast: histogram()?,
             slow: histogram()?,
+            lag: histogram()?,
             is_recording: false,
             errors: 0,
             first_error: None,
@@ -52,6 +55,14 @@ impl Tally {
         }
     }
 
+    /// Counts a call that was sent so long after it was due, for no fault of the server's.
+    #[inline]
+    pub(crate) fn record_lag(&mut self, lag_ns: u64) {
+        if self.is_recording {
+            self.lag.saturating_record(lag_ns);
+        }
+    }
+
     /// Counts an error; the first is kept for a person.
     #[cold]
     pub(crate) fn fail(&mut self, why: impl FnOnce() -> String) {
@@ -74,6 +85,7 @@ impl Tally {
         report.requests = self.fast.len() + self.slow.len();
         report.latency_us = latency_us(&self.fast);
         report.slow = Answers { requests: self.slow.len(), latency_us: latency_us(&self.slow) };
+        report.send_lag_us = (!self.lag.is_empty()).then(|| latency_us(&self.lag));
         report.errors = self.errors;
         report.first_error.clone_from(&self.first_error);
     }
