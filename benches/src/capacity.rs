@@ -42,17 +42,22 @@ pub(crate) fn fit(server: ServerKind, options: &Options, descriptors: u64) -> Fi
     if server.has_thread_per_connection() {
         bounds.extend(threads::bounds());
     }
-    if options.load == LoadKind::Client {
+    if has_one_address(server, options.load) {
         let ports = load::ports_per_address();
         bounds.push(Bound {
             connections: ports,
             what: format!(
-                "the client library connects from one address, which has {ports} ports \
+                "the client connects from one address, which has {ports} ports \
                  (`sysctl net.ipv4.ip_local_port_range`)"
             ),
         });
     }
     cut(options.connections, options.idle, bounds)
+}
+
+/// Returns whether all connections come from one address.
+fn has_one_address(server: ServerKind, load: LoadKind) -> bool {
+    server == ServerKind::Go || (load == LoadKind::Client && !server.is_peer())
 }
 
 fn descriptor_bound(descriptors: u64) -> Bound {

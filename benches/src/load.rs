@@ -4,17 +4,17 @@
 mod bare;
 mod calls;
 mod client;
-mod connection;
-mod pace;
-mod sequence;
-mod sources;
-mod tally;
+pub(crate) mod connection;
+pub(crate) mod pace;
+pub(crate) mod sequence;
+pub(crate) mod sources;
+pub(crate) mod tally;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::control::{self, Control};
 use crate::machine;
@@ -27,14 +27,34 @@ pub(crate) use sources::ports_per_address;
 const WARM_UP_SHARE: f64 = 0.2;
 const WARM_UP_MIN: Duration = Duration::from_millis(500);
 /// How long to wait for calls that are still unanswered at the end.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
+pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Calls that fall due at one look at the plan: with more than that the load would do nothing but look.
-const DUE_PER_LOOK_MAX: usize = 1024;
+pub const DUE_PER_LOOK_MAX: usize = 1024;
 /// Time without any progress after which a server is given up.
-const STALL_MAX: Duration = Duration::from_secs(15);
+pub const STALL_MAX: Duration = Duration::from_secs(15);
 
 /// Loads the server as `options` say, reporting to the parent.
 pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
+    match options.kind {
+        LoadKind::Bare => drive_with(options, || bare::Load::new(options)),
+        LoadKind::Client if options.slow.is_some() => {
+            bail!("the client library's load has no slow calls")
+        }
+        LoadKind::Client => drive_with(options, || client::Load::new(options)),
+        LoadKind::Own => bail!("the peers' program has the clients of the peers"),
+    }
+}
+
+/// Loads the server by what `make` returns, reporting to the parent. It is made on the load's core.
+///
+/// # Errors
+///
+/// The process cannot be kept on its core, `make` or the generator fails, the parent is stuck or
+/// the percentiles cannot be written. What goes wrong with a call is counted instead.
+pub fn drive_with<G: Generator>(
+    options: &LoadOptions,
+    make: impl FnOnce() -> Result<G>,
+) -> Result<()> {
     machine::raise_descriptor_limit();
     let control = Control::start();
     if let Some(core) = options.core {
@@ -43,13 +63,7 @@ pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
     // The default of 50 us would be charged to the latency of every call at a fixed rate.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))
         .context("asking for exact timers")?;
-    match options.kind {
-        LoadKind::Bare => run(bare::Load::new(options)?, options, &control),
-        LoadKind::Client if options.slow.is_some() => {
-            anyhow::bail!("the client library's load has no slow calls")
-        }
-        LoadKind::Client => run(client::Load::new(options)?, options, &control),
-    }
+    run(make()?, options, &control)
 }
 
 fn run(mut generator: impl Generator, options: &LoadOptions, control: &Control) -> Result<()> {
@@ -85,7 +99,7 @@ pub(crate) fn silence_max(seconds: f64) -> Duration {
 ///
 /// On a core of its own the load asks again and again rather than sleep until a call is due: it would
 /// wake up too late.
-fn wake_at(next_at: Option<u64>, options: &LoadOptions, now: u64, end_ns: u64) -> u64 {
+pub fn wake_at(next_at: Option<u64>, options: &LoadOptions, now: u64, end_ns: u64) -> u64 {
     match next_at {
         Some(_) if options.core.is_some() => now,
         Some(next_at) => next_at.min(end_ns),
@@ -93,13 +107,14 @@ fn wake_at(next_at: Option<u64>, options: &LoadOptions, now: u64, end_ns: u64) -
     }
 }
 
+/// Returns the whole nanoseconds of `duration`.
 #[inline]
-fn nanoseconds(duration: Duration) -> u64 {
+pub fn nanoseconds(duration: Duration) -> u64 {
     duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
 }
 
 /// Returns a number that indexes something in memory.
 #[inline]
-fn index(number: u64) -> usize {
+pub fn index(number: u64) -> usize {
     usize::try_from(number).expect("what is in memory can be indexed")
 }

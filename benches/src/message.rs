@@ -16,18 +16,19 @@ pub(crate) enum ServerLine {
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// The system's monotonic clock, in nanoseconds: the same for every process.
-    pub(crate) at_ns: u64,
+    pub at_ns: u64,
     /// User and system time of all threads, in microseconds.
-    pub(crate) cpu_us: f64,
+    pub cpu_us: f64,
     /// Voluntary and involuntary, of all threads.
-    pub(crate) context_switches: u64,
+    pub context_switches: u64,
     /// `RssAnon`.
-    pub(crate) rss_anon_bytes: u64,
-    pub(crate) threads: u64,
+    pub rss_anon_bytes: u64,
+    /// Without the one that answers the parent.
+    pub threads: u64,
     /// Kernel stacks of the whole machine: a thread has one beside its `RssAnon`.
-    pub(crate) kernel_stack_bytes: u64,
+    pub kernel_stack_bytes: u64,
 }
 
 /// The load's lines to the parent.

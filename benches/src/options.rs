@@ -74,7 +74,8 @@ pub(crate) struct Options {
     /// Which servers, in which order
     #[arg(long, value_delimiter = ',', default_value = "raw,event,threads")]
     pub(crate) servers: Vec<ServerKind>,
-    /// Who calls: ready-made frames, or our client library and its callbacks
+    /// Who calls: ready-made frames, or our client library and its callbacks; a peer has a load of
+    /// its own
     #[arg(long, default_value = "bare")]
     pub(crate) load: LoadKind,
     /// Further connections that call once and are silent then
@@ -104,19 +105,35 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
 /// The servers that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ServerKind {
+pub enum ServerKind {
     /// A bare epoll echo of the same frames: the limit
     Raw,
     /// Onceloop's server on its event loop
     Event,
     /// A thread for each connection, on the same protocol and xid table
     Threads,
+    /// A peer: tarpc, bincode, on one thread
+    Tarpc,
+    /// A peer: tonic, gRPC, on one thread
+    Tonic,
+    /// A peer: capnp-rpc, Cap'n Proto
+    Capnp,
+    /// A peer: redis, ECHO; needs `redis-server`
+    Redis,
+    /// A peer: Go's net/rpc, gob; needs `go`
+    Go,
 }
 
 impl ServerKind {
     /// Returns whether it has a thread for each connection.
     pub(crate) fn has_thread_per_connection(self) -> bool {
         self == ServerKind::Threads
+    }
+
+    /// Returns whether it is another system, with a protocol and a client of its own.
+    pub(crate) fn is_peer(self) -> bool {
+        use ServerKind::{Capnp, Go, Redis, Tarpc, Tonic};
+        matches!(self, Tarpc | Tonic | Capnp | Redis | Go)
     }
 }
 
@@ -126,6 +143,11 @@ impl fmt::Display for ServerKind {
             ServerKind::Raw => "raw",
             ServerKind::Event => "event",
             ServerKind::Threads => "threads",
+            ServerKind::Tarpc => "tarpc",
+            ServerKind::Tonic => "tonic",
+            ServerKind::Capnp => "capnp",
+            ServerKind::Redis => "redis",
+            ServerKind::Go => "go",
         })
     }
 }
@@ -133,11 +155,14 @@ impl fmt::Display for ServerKind {
 /// The load generators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum LoadKind {
+pub enum LoadKind {
     /// Ready-made frames, the same for every server
     Bare,
     /// Our client library and its callbacks
     Client,
+    /// A peer's own client: nothing else speaks its protocol
+    #[value(skip)]
+    Own,
 }
 
 impl fmt::Display for LoadKind {
@@ -145,6 +170,7 @@ impl fmt::Display for LoadKind {
         f.pad(match self {
             LoadKind::Bare => "bare",
             LoadKind::Client => "client",
+            LoadKind::Own => "own",
         })
     }
 }
@@ -152,7 +178,7 @@ impl fmt::Display for LoadKind {
 /// How fast the load calls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "RateJson", try_from = "RateJson")]
-pub(crate) enum Rate {
+pub enum Rate {
     /// The next call when one is answered (closed loop).
     Max,
     /// So many calls per second over all connections, answered or not (open loop).
@@ -210,42 +236,50 @@ impl TryFrom<RateJson> for Rate {
 
 /// What a server's process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ServerOptions {
-    pub(crate) kind: ServerKind,
+pub struct ServerOptions {
+    /// Which server it is to be.
+    pub kind: ServerKind,
     /// The core to stay on; `None` leaves the choice to the system.
-    pub(crate) core: Option<usize>,
-    pub(crate) spin_us: u64,
+    pub core: Option<usize>,
+    /// Microseconds to ask for events before blocking.
+    pub spin_us: u64,
     /// Connections to expect.
-    pub(crate) connections: u32,
+    pub connections: u32,
     /// Threads that wait for slow handlers; `None`: the handlers wait themselves.
-    pub(crate) offload_threads: Option<u32>,
+    pub offload_threads: Option<u32>,
 }
 
 /// What the load's process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct LoadOptions {
-    pub(crate) kind: LoadKind,
+pub struct LoadOptions {
+    /// Who calls.
+    pub kind: LoadKind,
     /// The core to stay on; `None` leaves the choice to the system.
-    pub(crate) core: Option<usize>,
+    pub core: Option<usize>,
     /// Where the server listens, on 127.0.0.1.
-    pub(crate) port: u16,
+    pub port: u16,
     /// Connections that call.
-    pub(crate) connections: u32,
+    pub connections: u32,
     /// Connections beside them that are silent.
-    pub(crate) idle: u32,
+    pub idle: u32,
     /// Of all these, how many to open before the first sample of memory.
-    pub(crate) first: u32,
-    pub(crate) in_flight: u32,
+    pub first: u32,
+    /// Calls that each connection keeps in flight.
+    pub in_flight: u32,
     /// The window to ask for.
-    pub(crate) window: u32,
-    pub(crate) payload: u64,
+    pub window: u32,
+    /// Bytes sent and returned by a call.
+    pub payload: u64,
     /// Calls whose handler blocks.
-    pub(crate) slow: Option<SlowCalls>,
-    pub(crate) seconds: f64,
-    pub(crate) rate: Rate,
-    pub(crate) spin_us: u64,
+    pub slow: Option<SlowCalls>,
+    /// How long to measure.
+    pub seconds: f64,
+    /// How fast to call.
+    pub rate: Rate,
+    /// Microseconds to ask for events before blocking.
+    pub spin_us: u64,
     /// Where to write the percentiles.
-    pub(crate) hgrm: Option<PathBuf>,
+    pub hgrm: Option<PathBuf>,
 }
 
 #[cfg(test)]

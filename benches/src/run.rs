@@ -14,6 +14,7 @@ use crate::message::{LoadLine, Report, Row, Sample, ServerLine, SlowRow};
 use crate::options::{
     LoadKind, LoadOptions, Options, PAYLOAD_BYTES, Rate, ServerKind, ServerOptions, WINDOW_MAX,
 };
+use crate::peers;
 use crate::progress::Progress;
 use crate::table;
 use crate::warnings;
@@ -108,7 +109,8 @@ fn servers(options: &Options) -> Result<Vec<ServerKind>> {
     );
     let mut servers = options.servers.clone();
     servers.retain(|&server| {
-        let excluded = options.mix.excludes(server);
+        let excluded = options.mix.excludes(server).map(str::to_owned);
+        let excluded = excluded.or_else(|| peers::missing(server));
         excluded.inspect(|why| eprintln!("{server}: left out: {why}")).is_none()
     });
     anyhow::ensure!(!servers.is_empty(), "no server is left to be measured");
@@ -158,7 +160,8 @@ impl Run<'_> {
         let total = self.total();
         let name = format!("{} {}/{}", self.server, self.run, self.options.runs);
         let mut progress = Progress::begin(name, u64::from(total));
-        let mut server: Part<ServerLine> = Part::start(
+        let mut server: Part<ServerLine> = Part::start_as(
+            peers::command(self.server)?,
             "serve",
             format!("the {} server", self.server),
             &ServerOptions {
@@ -173,7 +176,9 @@ impl Run<'_> {
             anyhow::bail!("the server did not say where it listens");
         };
         let name = format!("the load for {}", self.server);
-        let mut load: Part<LoadLine> = Part::start("load", name, &self.load_options(port))?;
+        let command = peers::command(self.server)?;
+        let mut load: Part<LoadLine> =
+            Part::start_as(command, "load", name, &self.load_options(port))?;
         let mut samples = Samples::default();
         let silence_max = load::silence_max(self.options.seconds);
         loop {
@@ -209,6 +214,10 @@ impl Run<'_> {
         }
     }
 
+    fn load(&self) -> LoadKind {
+        if self.server.is_peer() { LoadKind::Own } else { self.options.load }
+    }
+
     fn total(&self) -> u32 {
         self.fit.connections + self.fit.idle
     }
@@ -222,7 +231,7 @@ impl Run<'_> {
     fn load_options(&self, port: u16) -> LoadOptions {
         let hgrm = self.options.hgrm.as_ref().map(|folder| folder.join(self.hgrm()));
         LoadOptions {
-            kind: self.options.load,
+            kind: self.load(),
             core: self.cores.load,
             port,
             connections: self.fit.connections,
@@ -307,12 +316,11 @@ impl Run<'_> {
             rss_bytes_per_connection: self
                 .slope(samples.first.rss_anon_bytes, samples.last.rss_anon_bytes),
             context_switches: rounded(switches as f64 * share),
-            // Without the one that answers the parent.
-            threads: samples.end.threads.saturating_sub(1),
+            threads: samples.end.threads,
             connect_seconds: report.connect_seconds,
             // A run in which nothing was answered has failed, whatever else it says.
             errors: report.errors + u64::from(report.requests == 0),
-            load: self.options.load,
+            load: self.load(),
             rate: self.options.rate,
             spin_us: self.options.spin_us,
             window: report.window,

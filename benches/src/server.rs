@@ -5,52 +5,72 @@ mod event;
 mod raw;
 mod threads;
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use onceloop_protocol::limits::Limits;
 
 use crate::control;
 use crate::machine;
-use crate::message::ServerLine;
+use crate::message::{Sample, ServerLine};
 use crate::options::{ServerKind, ServerOptions};
 
 /// Runs a server until the parent's line closes.
 pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
+    let served = options.clone();
+    serve_with(options, move |listener| run(&served, listener))
+}
+
+/// Runs `run`, which serves a listener for ever, on a thread on the server's core until the parent's
+/// line closes, and answers the parent off that core.
+///
+/// # Errors
+///
+/// There is no port to listen on, or the thread cannot be started. If `run` returns, the process
+/// ends.
+pub fn serve_with(
+    options: &ServerOptions,
+    run: impl FnOnce(TcpListener) -> Result<Infallible> + Send + 'static,
+) -> Result<()> {
     machine::raise_descriptor_limit();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
     let port = listener.local_addr().context("asking for the port")?.port();
-    let served = options.clone();
+    let (kind, core) = (options.kind, options.core);
     thread::Builder::new()
         .name("server".to_owned())
         .spawn(move || {
-            let Err(error) = run(&served, listener);
-            eprintln!("c10k: server {}: {error:#}", served.kind);
+            let Err(error) = core.map_or(Ok(()), machine::pin).and_then(|()| run(listener));
+            eprintln!("c10k: server {kind}: {error:#}");
             process::exit(1);
         })
         .context("starting the server's thread")?;
     if let Some(core) = options.core {
         machine::avoid(core)?;
     }
-    control::say(&ServerLine::Listening { port });
-    control::listen(|| match machine::sample() {
-        Ok(sample) => control::say(&ServerLine::Sample(sample)),
-        Err(error) => eprintln!("c10k: server: {error:#}"),
-    });
+    answer_parent(port, machine::sample);
     Ok(())
 }
 
-fn run(options: &ServerOptions, listener: TcpListener) -> Result<std::convert::Infallible> {
-    if let Some(core) = options.core {
-        machine::pin(core)?;
-    }
+/// Tells the parent where the server listens, and what it has used so far (which `sample` returns)
+/// whenever it asks, until the parent's line closes.
+pub fn answer_parent(port: u16, mut sample: impl FnMut() -> Result<Sample>) {
+    control::say(&ServerLine::Listening { port });
+    control::listen(|| match sample() {
+        Ok(sample) => control::say(&ServerLine::Sample(sample)),
+        Err(error) => eprintln!("c10k: server: {error:#}"),
+    });
+}
+
+fn run(options: &ServerOptions, listener: TcpListener) -> Result<Infallible> {
     match options.kind {
         ServerKind::Raw => raw::run(listener, Duration::from_micros(options.spin_us)),
         ServerKind::Event => event::run(listener, limits(options.connections), options),
         ServerKind::Threads => threads::run(&listener, limits(options.connections)),
+        peer => bail!("the peers' program has the server {peer}"),
     }
 }
 

@@ -240,6 +240,18 @@ fn a_window_that_is_too_small_is_said() {
 }
 
 #[test]
+fn a_peer_that_is_not_installed_is_said_and_left_out() {
+    let folder = Folder::new();
+    let flags = ["--servers", "raw,redis,go", "-c", "2", "--seconds", "0.1"];
+    let (output, rows) = run(bench(&flags).env("PATH", &folder.0), &folder);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("redis: left out: there is no `redis-server`"), "{said}");
+    assert!(said.contains("go: left out: there is no `go`"), "{said}");
+    assert_eq!(rows.len(), 1);
+    check_row(&rows[0], "raw");
+}
+
+#[test]
 fn a_part_ends_with_its_parent() {
     let options = r#"{"kind":"raw","core":null,"spin_us":0,"connections":1}"#;
     let mut server = Command::new(PROGRAM)

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem;
+use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -488,7 +489,7 @@ impl Generator for Load<'_> {
         (self.window, self.options.in_flight.min(self.window))
     }
 
-    fn tally(&mut self) -> &mut Tally {
+    fn tally(&mut self) -> impl DerefMut<Target = Tally> {
         &mut self.tally
     }
 }

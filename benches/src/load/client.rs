@@ -4,6 +4,7 @@
 //! does something with its replies; it takes the reply apart and makes the next call itself.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -387,7 +388,7 @@ impl Generator for Load<'_> {
         (self.options.window, self.options.in_flight.min(self.options.window))
     }
 
-    fn tally(&mut self) -> &mut Tally {
+    fn tally(&mut self) -> impl DerefMut<Target = Tally> {
         &mut self.calls.tally
     }
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// The socket is not connected yet.
     Connecting,
     /// HELLO is sent.
@@ -18,21 +18,22 @@ pub(super) enum State {
 }
 
 /// A connection and what it has asked.
-pub(super) struct Connection {
+pub struct Connection {
     stream: Option<TcpStream>,
-    pub(super) state: State,
+    /// Where it is in its life.
+    pub state: State,
     /// Whether the stage of the load waits for it.
-    pub(super) is_awaited: bool,
+    pub is_awaited: bool,
     /// The seq of its next call.
-    pub(super) next_seq: u64,
+    pub next_seq: u64,
     /// Every seq up to this one is answered.
-    pub(super) answered: u64,
+    pub answered: u64,
     /// Answers to later seqs: the server may answer in any order.
-    pub(super) early: u64,
+    pub early: u64,
     /// Calls it is to make and has not.
-    pub(super) due: u64,
+    pub due: u64,
     /// Calls it has made by plan.
-    pub(super) paced: u64,
+    pub paced: u64,
     /// The beginning of a frame whose end has not come.
     rest: Vec<u8>,
     /// What the socket did not take.
@@ -41,7 +42,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Returns one that connects; without a socket, one that never came to be.
-    pub(super) fn new(stream: Option<TcpStream>) -> Connection {
+    pub fn new(stream: Option<TcpStream>) -> Connection {
         Connection {
             state: if stream.is_some() { State::Connecting } else { State::Lost },
             stream,
@@ -57,7 +58,7 @@ impl Connection {
     }
 
     /// Closes the socket.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.stream = None;
         self.state = State::Lost;
         self.due = 0;
@@ -65,18 +66,18 @@ impl Connection {
 
     /// Returns how many calls wait for their answer.
     #[inline]
-    pub(super) fn in_flight(&self) -> u64 {
+    pub fn in_flight(&self) -> u64 {
         self.next_seq - 1 - self.answered - self.early
     }
 
     /// Returns how many seqs lie between the first unanswered one and the last made.
     #[inline]
-    pub(super) fn span(&self) -> u64 {
+    pub fn span(&self) -> u64 {
         self.next_seq - 1 - self.answered
     }
 
     /// Returns why the socket did not connect, if it did not.
-    pub(super) fn connect_error(&self) -> io::Result<()> {
+    pub fn connect_error(&self) -> io::Result<()> {
         match self.stream.as_ref().map(TcpStream::take_error) {
             Some(Ok(None)) | None => Ok(()),
             Some(Ok(Some(error)) | Err(error)) => Err(error),
@@ -86,7 +87,7 @@ impl Connection {
     /// Reads once, behind the beginning of a frame that came before. Returns how many bytes of
     /// `input` are filled, 0 when the socket is empty, and whether it may have more.
     #[inline]
-    pub(super) fn read(&mut self, input: &mut [u8]) -> io::Result<(usize, bool)> {
+    pub fn read(&mut self, input: &mut [u8]) -> io::Result<(usize, bool)> {
         let Some(stream) = &mut self.stream else { return Ok((0, false)) };
         let kept = self.rest.len();
         input[..kept].copy_from_slice(&self.rest);
@@ -104,7 +105,7 @@ impl Connection {
 
     /// Keeps the beginning of a frame for the next read.
     #[inline]
-    pub(super) fn keep(&mut self, rest: &[u8]) {
+    pub fn keep(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
             self.rest = rest.to_vec();
         }
@@ -112,7 +113,7 @@ impl Connection {
 
     /// Writes `bytes`, or keeps what the socket does not take for [`Connection::flush`].
     #[inline]
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);
@@ -131,7 +132,7 @@ impl Connection {
 
     /// Writes what the socket did not take before.
     #[inline]
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
         }

@@ -11,7 +11,7 @@ const NANOSECONDS_PER_SECOND: f64 = 1e9;
 /// have been made meanwhile, not only for the one that happened to be waiting.
 ///
 /// Source: G. Tene, *How NOT to Measure Latency* (coordinated omission); wrk2.
-pub(crate) struct Pace {
+pub struct Pace {
     start_ns: u64,
     interval_ns: f64,
     connections: u64,
@@ -21,14 +21,14 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Returns the plan of `rate` over `connections` from `start_ns` on; `None` in a closed loop.
-    pub(crate) fn new(rate: Rate, connections: u32, start_ns: u64) -> Option<Pace> {
+    pub fn new(rate: Rate, connections: u32, start_ns: u64) -> Option<Pace> {
         let Rate::PerSecond(rate) = rate else { return None };
         let interval_ns = NANOSECONDS_PER_SECOND / rate;
         Some(Pace { start_ns, interval_ns, connections: u64::from(connections), due: 0 })
     }
 
     /// Returns the connection whose next call has fallen due by `now_ns`, if any has.
-    pub(crate) fn next_due(&mut self, now_ns: u64) -> Option<u64> {
+    pub fn next_due(&mut self, now_ns: u64) -> Option<u64> {
         if self.next_at() > now_ns {
             return None;
         }
@@ -37,12 +37,12 @@ impl Pace {
     }
 
     /// Returns when the next call falls due.
-    pub(crate) fn next_at(&self) -> u64 {
+    pub fn next_at(&self) -> u64 {
         self.at(self.due)
     }
 
     /// Returns when call `n` of one connection, counted from 0, is due.
-    pub(crate) fn due_at(&self, connection: u64, n: u64) -> u64 {
+    pub fn due_at(&self, connection: u64, n: u64) -> u64 {
         self.at(n * self.connections + connection)
     }
 

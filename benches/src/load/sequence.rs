@@ -1,5 +1,6 @@
 //! What every load goes through, whoever makes its calls.
 
+use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,7 +18,7 @@ const GO_ON_MAX: Duration = Duration::from_secs(5);
 const GO_ON_POLL: Duration = Duration::from_millis(1);
 
 /// Something that makes connections and calls. It counts what happens in its tally.
-pub(super) trait Generator {
+pub trait Generator {
     /// Opens connections until there are `until`.
     fn open(&mut self, until: u32) -> Result<()>;
 
@@ -42,7 +43,18 @@ pub(super) trait Generator {
     /// Returns the window of the connections, and the calls in flight that it allows.
     fn granted(&self) -> (u32, u32);
 
-    fn tally(&mut self) -> &mut Tally;
+    /// Returns what it has counted.
+    fn tally(&mut self) -> impl DerefMut<Target = Tally>;
+
+    /// Begins or ends the measured time: only answers within it are counted.
+    fn set_recording(&mut self, is_recording: bool) {
+        self.tally().set_recording(is_recording);
+    }
+
+    /// Returns the CPU time of the process that calls, in microseconds.
+    fn cpu_us(&self) -> Result<f64> {
+        machine::cpu_us()
+    }
 }
 
 /// Opens the connections in two steps, loads the server and closes the connections again.
@@ -95,12 +107,12 @@ fn measure(
     generator.call_until(generator.now() + nanoseconds(warm_up(options.seconds)))?;
 
     control::say(&LoadLine::Begin);
-    generator.tally().set_recording(true);
-    let (begin, cpu_before) = (Instant::now(), machine::cpu_us()?);
+    generator.set_recording(true);
+    let (begin, cpu_before) = (Instant::now(), generator.cpu_us()?);
     let measured = Duration::from_secs_f64(options.seconds);
     generator.call_until(generator.now() + nanoseconds(measured))?;
-    let (seconds, cpu_after) = (begin.elapsed().as_secs_f64(), machine::cpu_us()?);
-    generator.tally().set_recording(false);
+    let (seconds, cpu_after) = (begin.elapsed().as_secs_f64(), generator.cpu_us()?);
+    generator.set_recording(false);
     control::say(&LoadLine::End);
 
     let end = Instant::now();
@@ -111,32 +123,33 @@ fn measure(
 }
 
 /// Tells the parent now and then how many connections there are, and how long nothing has moved.
-pub(super) struct Watch {
+pub struct Watch {
     told: Instant,
     moved: Instant,
 }
 
 impl Watch {
     /// How often the parent is told; wait no longer than that for events.
-    pub(super) const TELL_INTERVAL: Duration = Duration::from_millis(100);
+    pub const TELL_INTERVAL: Duration = Duration::from_millis(100);
 
-    pub(super) fn begin() -> Watch {
+    /// Begins to watch.
+    pub fn begin() -> Watch {
         let now = Instant::now();
         Watch { told: now, moved: now }
     }
 
     /// Notes that something has happened.
-    pub(super) fn on_progress(&mut self) {
+    pub fn on_progress(&mut self) {
         self.moved = Instant::now();
     }
 
     /// Returns whether nothing has happened for longer than `patience`.
-    pub(super) fn is_stalled(&self, patience: Duration) -> bool {
+    pub fn is_stalled(&self, patience: Duration) -> bool {
         self.moved.elapsed() > patience
     }
 
     /// Tells the parent that there are `connections`, if it is time.
-    pub(super) fn tell(&mut self, connections: usize) {
+    pub fn tell(&mut self, connections: usize) {
         if self.told.elapsed() >= Watch::TELL_INTERVAL {
             self.told = Instant::now();
             let connections = u32::try_from(connections).unwrap_or(u32::MAX);

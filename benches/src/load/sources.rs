@@ -15,14 +15,15 @@ const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const PORT_RANGE_DEFAULT: (u16, u16) = (32_768, 60_999);
 
 /// Makes connections: from 127.0.0.1 as long as it has ports, then from 127.0.0.2 and so on.
-pub(crate) struct Sources {
+pub struct Sources {
     server: SocketAddrV4,
     first_port: u16,
     ports_per_source: u16,
 }
 
 impl Sources {
-    pub(crate) fn new(port: u16) -> Sources {
+    /// Returns those of a server that listens on `port` of 127.0.0.1.
+    pub fn new(port: u16) -> Sources {
         let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let (first_port, last_port) = port_range();
         let used = u32::from(last_port.saturating_sub(first_port)) * PORTS_USED_PERCENT / 100;
@@ -31,7 +32,7 @@ impl Sources {
     }
 
     /// Begins the connection with this number; its socket becomes writable when it stands.
-    pub(crate) fn connect(&self, number: usize) -> io::Result<TcpStream> {
+    pub fn connect(&self, number: usize) -> io::Result<TcpStream> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         set_tcp_nodelay(&socket, true)?;

@@ -11,7 +11,7 @@ const DIGITS: u8 = 3;
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
 
 /// Answers and their latencies within the measured time, and errors at any time.
-pub(crate) struct Tally {
+pub struct Tally {
     fast: Histogram<u64>,
     slow: Histogram<u64>,
     /// How late calls were sent that were to be sent by a plan.
@@ -22,7 +22,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Result<Tally> {
+    /// Returns one that does not record yet.
+    pub fn new() -> Result<Tally> {
         let histogram =
             || Histogram::new_with_max(LATENCY_NS_MAX, DIGITS).context("making a histogram");
         Ok(Tally {
@@ -36,13 +37,13 @@ impl Tally {
     }
 
     /// Begins or ends the measured time.
-    pub(crate) fn set_recording(&mut self, is_recording: bool) {
+    pub fn set_recording(&mut self, is_recording: bool) {
         self.is_recording = is_recording;
     }
 
     /// Counts `count` answers that each took `latency_ns`.
     #[inline]
-    pub(crate) fn record(&mut self, latency_ns: u64, count: u64) {
+    pub fn record(&mut self, latency_ns: u64, count: u64) {
         if self.is_recording && count > 0 {
             self.fast.saturating_record_n(latency_ns, count);
         }
@@ -57,7 +58,7 @@ impl Tally {
 
     /// Counts a call that was sent so long after it was due, for no fault of the server's.
     #[inline]
-    pub(crate) fn record_lag(&mut self, lag_ns: u64) {
+    pub fn record_lag(&mut self, lag_ns: u64) {
         if self.is_recording {
             self.lag.saturating_record(lag_ns);
         }
@@ -65,7 +66,7 @@ impl Tally {
 
     /// Counts an error; the first is kept for a person.
     #[cold]
-    pub(crate) fn fail(&mut self, why: impl FnOnce() -> String) {
+    pub fn fail(&mut self, why: impl FnOnce() -> String) {
         self.errors += 1;
         self.first_error.get_or_insert_with(why);
     }

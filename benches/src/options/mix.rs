@@ -30,11 +30,11 @@ pub(crate) struct MixOptions {
 
 /// Calls whose handler blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SlowCalls {
+pub struct SlowCalls {
     /// Their share of all calls.
-    pub(crate) percent: f64,
+    pub percent: f64,
     /// How long each blocks.
-    pub(crate) us: u32,
+    pub us: u32,
 }
 
 impl MixOptions {
@@ -52,8 +52,12 @@ impl MixOptions {
 
     /// Returns why `server` cannot be loaded so, if it cannot.
     pub(crate) fn excludes(&self, server: ServerKind) -> Option<&'static str> {
-        (server == ServerKind::Raw && self.slow().is_some())
-            .then_some("it runs no handlers, so none of its calls can be slow")
+        self.slow()?;
+        match server {
+            ServerKind::Raw => Some("it runs no handlers, so none of its calls can be slow"),
+            peer if peer.is_peer() => Some("the loads of the peers make no slow calls"),
+            _ => None,
+        }
     }
 }
 

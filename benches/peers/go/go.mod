@@ -1,0 +1,3 @@
+module onceloop-peers-go
+
+go 1.19
