@@ -2,10 +2,13 @@
 //! on its core, and this thread, off that core, which answers the parent's questions.
 
 mod event;
+mod input;
 mod raw;
+mod session;
 mod threads;
 
 use std::convert::Infallible;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process;
 use std::thread;
@@ -71,6 +74,23 @@ fn run(options: &ServerOptions, listener: TcpListener) -> Result<Infallible> {
         ServerKind::Event => event::run(listener, limits(options.connections), options),
         ServerKind::Threads => threads::run(&listener, limits(options.connections)),
         peer => bail!("the peers' program has the server {peer}"),
+    }
+}
+
+/// Tells of an error that a connection ended with, unless its client broke off or never greeted:
+/// that is its own affair, and it counts what it lost.
+fn say_if_ours(server: ServerKind, ended: io::Result<()>) {
+    let Err(error) = ended else { return };
+    let is_theirs = matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionReset
+            | ErrorKind::TimedOut
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::WouldBlock
+    );
+    if !is_theirs {
+        eprintln!("c10k: server {server}: {error}");
     }
 }
 
