@@ -105,5 +105,12 @@ fn limits(connections: u32) -> Limits {
     // handlers, not to be refused.
     let window = usize::try_from(limits.window_max).unwrap_or(usize::MAX);
     limits.in_flight_max = limits.in_flight_max.max(connections.saturating_mul(window));
+    // Who decides on all calls of a window at once reserves room for all their replies, beside those
+    // that are not acknowledged yet.
+    let reserved = limits.reply_reservation_bytes;
+    limits.kept_reply_bytes_per_session_max =
+        limits.kept_reply_bytes_per_session_max.max(2 * window * reserved);
+    limits.kept_reply_bytes_max =
+        limits.kept_reply_bytes_max.max(limits.in_flight_max.saturating_mul(reserved));
     limits
 }
