@@ -2,6 +2,7 @@
 //!
 //! Nothing is cut in silence: whoever cuts says which limit did it.
 
+mod stacks;
 mod threads;
 
 use std::fmt;
@@ -39,8 +40,14 @@ impl fmt::Display for Bound {
 /// Returns what this machine can run of what `options` ask for; a process may open `descriptors`.
 pub(crate) fn fit(server: ServerKind, options: &Options, descriptors: u64) -> Fit {
     let mut bounds = vec![descriptor_bound(descriptors)];
-    if server.has_thread_per_connection() {
-        bounds.extend(threads::bounds());
+    match server {
+        ServerKind::Threads => {
+            bounds.extend(stacks::bounds(&stacks::THREAD));
+            bounds.extend(threads::bounds());
+        }
+        ServerKind::Fibers => bounds.extend(stacks::bounds(&stacks::FIBER)),
+        // A descriptor and some memory on the heap are all that a connection takes.
+        _ => {}
     }
     if has_one_address(server, options.load) {
         let ports = load::ports_per_address();

@@ -1,5 +1,6 @@
-//! `c10k`: drives ten thousand connections against a server on an event loop, a well-made threaded
-//! one and a bare echo, all on the same protocol, and prints what each of them costs.
+//! `c10k`: drives ten thousand connections against a server on an event loop, against well-made ones
+//! with a thread, a task or a fiber for each connection, and against a bare echo, all on the same
+//! protocol, and prints what each of them costs.
 //!
 //! The program starts itself again for every part: one process for each server, one for the load,
 //! each on a core of its own. The parent talks to them in JSON lines over their standard input and

@@ -118,6 +118,11 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {path}"))
 }
 
+/// Returns the memory that programs may still be given without swapping.
+pub(crate) fn available_bytes() -> Option<u64> {
+    Some(field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")? * 1024)
+}
+
 /// Returns the system's monotonic clock, which all processes share, in nanoseconds.
 fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);

@@ -18,7 +18,7 @@ pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const PAYLOAD_BYTES: u64 = 16;
 
 /// Measures what a connection and a call cost: Onceloop's event loop beside a bare echo and a
-/// thread per connection, all on the same protocol.
+/// thread, a task or a fiber per connection, all on the same protocol.
 #[derive(Parser)]
 #[command(name = "c10k", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -71,9 +71,11 @@ pub(crate) struct Options {
     /// when one is answered
     #[arg(long, default_value_t = Rate::Max)]
     pub(crate) rate: Rate,
-    /// Which servers, in which order
-    #[arg(long, value_delimiter = ',', default_value = "raw,event,threads")]
-    pub(crate) servers: Vec<ServerKind>,
+    /// Which servers, in which order: some of raw,event,threads,tokio,fibers, or `all` of these;
+    /// and the peers tarpc,tonic,capnp,redis,go
+    #[arg(long, value_name = "LIST", default_value = "raw,event,threads", value_parser = servers)]
+    // Spelt so that clap takes it for one value.
+    pub(crate) servers: std::vec::Vec<ServerKind>,
     /// Who calls: ready-made frames, or our client library and its callbacks; a peer has a load of
     /// its own
     #[arg(long, default_value = "bare")]
@@ -102,6 +104,14 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn servers(text: &str) -> Result<Vec<ServerKind>, String> {
+    let all = || ServerKind::value_variants().iter().copied();
+    match text {
+        "all" => Ok(all().filter(|server| !server.is_peer()).collect()),
+        _ => text.split(',').map(|name| ServerKind::from_str(name, false)).collect(),
+    }
+}
+
 /// The servers that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +122,10 @@ pub enum ServerKind {
     Event,
     /// A thread for each connection, on the same protocol and xid table
     Threads,
+    /// A task for each connection, on tokio; the rest is that of `threads`
+    Tokio,
+    /// A fiber for each connection, on may; the rest is that of `threads`
+    Fibers,
     /// A peer: tarpc, bincode, on one thread
     Tarpc,
     /// A peer: tonic, gRPC, on one thread
@@ -143,6 +157,8 @@ impl fmt::Display for ServerKind {
             ServerKind::Raw => "raw",
             ServerKind::Event => "event",
             ServerKind::Threads => "threads",
+            ServerKind::Tokio => "tokio",
+            ServerKind::Fibers => "fibers",
             ServerKind::Tarpc => "tarpc",
             ServerKind::Tonic => "tonic",
             ServerKind::Capnp => "capnp",
@@ -290,6 +306,19 @@ mod tests {
     fn the_flags_make_sense_to_clap() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn servers_are_a_list_or_all() {
+        use ServerKind::{Event, Fibers, Raw, Threads, Tokio};
+        assert_eq!(servers("tokio,raw"), Ok(vec![Tokio, Raw]));
+        assert_eq!(servers("all"), Ok(vec![Raw, Event, Threads, Tokio, Fibers]));
+        for wrong in ["", "raw,", "raw,all", "Raw", "raw event"] {
+            assert!(servers(wrong).is_err(), "{wrong}");
+        }
+        for &server in ServerKind::value_variants() {
+            assert_eq!(servers(&server.to_string()), Ok(vec![server]), "a name is what is shown");
+        }
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //! on its core, and this thread, off that core, which answers the parent's questions.
 
 mod event;
+mod fibers;
 mod input;
 mod raw;
 mod session;
+mod spares;
 mod threads;
+mod tokio;
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -73,6 +76,8 @@ fn run(options: &ServerOptions, listener: TcpListener) -> Result<Infallible> {
         ServerKind::Raw => raw::run(listener, Duration::from_micros(options.spin_us)),
         ServerKind::Event => event::run(listener, limits(options.connections), options),
         ServerKind::Threads => threads::run(&listener, limits(options.connections)),
+        ServerKind::Tokio => tokio::run(listener, limits(options.connections), options),
+        ServerKind::Fibers => fibers::run(listener, limits(options.connections)),
         peer => bail!("the peers' program has the server {peer}"),
     }
 }

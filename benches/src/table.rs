@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
@@ -167,7 +168,8 @@ fn comparisons(outcomes: &[Outcome]) -> Vec<String> {
             "event/{other}: {rate:.2} in requests/s, {cpu:.2} in server CPU per request{note}"
         ))
     };
-    [ServerKind::Raw, ServerKind::Threads].into_iter().filter_map(compare).collect()
+    let others = ServerKind::value_variants().iter().filter(|&&kind| kind != ServerKind::Event);
+    others.filter_map(|&other| compare(other)).collect()
 }
 
 /// Returns the servers in the order in which they were first run.

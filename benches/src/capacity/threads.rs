@@ -8,26 +8,12 @@ use rustix::process::{Resource, getrlimit};
 use super::Bound;
 use crate::machine;
 
-/// Memory maps of a thread: its stack, the stack's guard page, the signal stack that the standard
-/// library gives it, and that one's guard page.
-const MAPS_PER_THREAD: u64 = 4;
-/// Memory maps kept for the program itself, its libraries and its heap.
-const MAPS_RESERVED: u64 = 1_000;
 /// Threads kept for the other parts of the bench and what else starts meanwhile.
 const THREADS_RESERVED: u64 = 100;
 
 /// Returns what bounds connections that have a thread each.
 pub(super) fn bounds() -> Vec<Bound> {
     let mut bounds = Vec::new();
-    if let Some(maps) = machine::number("/proc/sys/vm/max_map_count") {
-        bounds.push(Bound {
-            connections: maps.saturating_sub(MAPS_RESERVED) / MAPS_PER_THREAD,
-            what: format!(
-                "a process may have {maps} memory maps (`sysctl vm.max_map_count`), and a thread \
-                 takes {MAPS_PER_THREAD}"
-            ),
-        });
-    }
     let running = tasks().unwrap_or(0);
     for (file, name) in [
         ("/proc/sys/kernel/pid_max", "sysctl kernel.pid_max"),
@@ -88,32 +74,6 @@ mod tests {
         assert_eq!(pids_folder("8:pids:/a"), Some("/sys/fs/cgroup/pids/a".to_owned()));
         assert_eq!(pids_folder("4:memory:/a"), None);
         assert_eq!(pids_folder(""), None);
-    }
-
-    #[test]
-    fn a_thread_takes_as_many_maps_as_is_said() {
-        use std::sync::Barrier;
-        const THREADS: usize = 64;
-        let maps = || fs::read_to_string("/proc/self/maps").expect("Linux has it").lines().count();
-        let before = maps();
-        let (started, counted) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
-        let during = std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                let wait = || {
-                    started.wait();
-                    counted.wait();
-                };
-                let thread = std::thread::Builder::new().stack_size(64 * 1024);
-                thread.spawn_scoped(scope, wait).expect("there is room for a few threads");
-            }
-            started.wait();
-            let during = maps();
-            counted.wait();
-            during
-        });
-        let said = usize::try_from(MAPS_PER_THREAD).expect("a small number") * THREADS;
-        // Other tests' threads and the allocator's arenas come and go beside these.
-        assert!(during <= before + said + 40, "{before} {during}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) struct MixOptions {
     /// Microseconds that such a handler blocks, as on a disk or another server
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     pub(crate) slow_us: u32,
-    /// `event`: slow handlers wait on a pool of so many threads, not on the loop
+    /// `event` and `tokio`: slow handlers wait on a pool of so many threads, not on the loop
     #[arg(long, value_name = "THREADS", num_args = 0..=1, require_equals = true, default_missing_value = OFFLOAD_THREADS, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) offload: Option<u32>,
     /// The window to ask for: how far the calls of a connection may be ahead of the oldest one that is
@@ -47,7 +47,8 @@ impl MixOptions {
     /// Returns how many threads of `server` wait for slow handlers; `None` where the handlers wait
     /// themselves.
     pub(crate) fn offload_threads(&self, server: ServerKind) -> Option<u32> {
-        self.offload.filter(|_| server == ServerKind::Event && self.slow().is_some())
+        let has_pool = matches!(server, ServerKind::Event | ServerKind::Tokio);
+        self.offload.filter(|_| has_pool && self.slow().is_some())
     }
 
     /// Returns why `server` cannot be loaded so, if it cannot.

@@ -136,6 +136,12 @@ struct Call {
     answer: Option<Range<usize>>,
 }
 
+/// A call whose handler waits beside its connection, which goes on meanwhile.
+pub(super) struct Aside {
+    call: Call,
+    arguments: Vec<u8>,
+}
+
 /// What is to be done once the output is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -143,7 +149,7 @@ pub(super) enum Next {
     Continue,
     Close,
     /// A handler blocks for so many microseconds, and the rest of the batch is behind it:
-    /// [`Session::resume`] after them.
+    /// [`Session::resume`] after them, or [`Session::set_aside`].
     Wait(u32),
 }
 
@@ -196,6 +202,20 @@ impl Session {
         calls[0].wait_us = None;
         *now = Instant::now();
         self.run(buffers)
+    }
+
+    /// Goes on beside a handler that waits, which is to be [finished](Session::finish) later.
+    pub(super) fn set_aside(&mut self, buffers: &mut Buffers) -> (Aside, Next) {
+        let call = buffers.batch.calls.remove(0);
+        let arguments = buffers.input.filled()[call.arguments.clone()].to_vec();
+        (Aside { call, arguments }, self.run(buffers))
+    }
+
+    /// Answers a call that was set aside.
+    pub(super) fn finish(&mut self, aside: Aside, output: &mut Vec<u8>) {
+        let Aside { mut call, arguments } = aside;
+        call.answer = answer(&call, &arguments, output);
+        self.record([call], output, Instant::now());
     }
 
     /// Answers the magic and HELLO.

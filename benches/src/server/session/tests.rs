@@ -137,6 +137,25 @@ fn what_waits_holds_up_what_comes_behind_it_and_nothing_else() {
 }
 
 #[test]
+fn what_is_set_aside_holds_up_nothing() {
+    let (mut session, mut buffers) = greeted();
+    let batch = [slow(1, 700), echo(2, 16), slow(3, 800), echo(4, 16)].concat();
+    assert_eq!(feed(&mut session, &mut buffers, &batch), Next::Wait(700));
+    let (first, next) = session.set_aside(&mut buffers);
+    assert_eq!(next, Next::Wait(800));
+    let (second, next) = session.set_aside(&mut buffers);
+    assert_eq!(next, Next::Continue);
+    assert_eq!(seen(&buffers.output), [(Kind::Reply, 2), (Kind::Reply, 4)]);
+    assert!(buffers.input.filled().is_empty());
+    buffers.output.clear();
+    for aside in [second, first] {
+        session.finish(aside, &mut buffers.output);
+    }
+    assert_eq!(seen(&buffers.output), [(Kind::Reply, 3), (Kind::Reply, 1)]);
+    assert_eq!(session.shared.table().in_flight(), 0);
+}
+
+#[test]
 fn a_session_ends_with_its_connection() {
     let (mut session, mut buffers) = greeted();
     let shared = session.shared.clone();
