@@ -28,7 +28,25 @@ impl<T> Session<T> {
     /// # Errors
     /// The connection cannot go on: the driver closes it, calls [`Session::on_disconnected`], and
     /// looks at [`Session::next_ended`].
+    #[inline]
     pub fn on_frame<'a>(
+        &mut self,
+        frame: &Frame<'a>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<(T, Answer<'a>)>, Fault> {
+        if frame.header.kind == Kind::Reply
+            && frame.header.flags.not_understood() == 0
+            && matches!(self.link, Link::Up { .. })
+        {
+            self.probe.heard(now);
+            return self.on_reply(frame, now);
+        }
+        self.on_other_frame(frame, now, out)
+    }
+
+    /// Takes a frame that is not the one which comes all the time.
+    fn on_other_frame<'a>(
         &mut self,
         frame: &Frame<'a>,
         now: Instant,
@@ -46,7 +64,6 @@ impl<T> Session<T> {
             Link::Closed | Link::Down { .. } => return Ok(None),
         }
         match header.kind {
-            Kind::Reply => self.on_reply(frame, now),
             Kind::Error => self.on_error(frame, Lane::First, now),
             Kind::Ping => {
                 Header::new(Kind::Pong, header.seq).append(&[], out);
@@ -87,7 +104,7 @@ impl<T> Session<T> {
             fault.class = Class::Unknown;
             Answer::Indeterminate(fault)
         };
-        Ok(self.hand_out(index, answer))
+        Ok(self.hand_out(index).map(|attached| (attached, answer)))
     }
 
     /// Notes that something came at `at` which was not given to [`Session::on_frame`]: part of a
@@ -96,6 +113,7 @@ impl<T> Session<T> {
         self.probe.heard(at);
     }
 
+    #[inline]
     pub(super) fn on_reply<'a>(
         &mut self,
         frame: &Frame<'a>,
@@ -103,7 +121,7 @@ impl<T> Session<T> {
     ) -> Result<Option<(T, Answer<'a>)>, Fault> {
         let Some(index) = self.find(frame.header.seq)? else { return Ok(None) };
         self.acks.consumed(frame.body.len(), now);
-        Ok(self.hand_out(index, Answer::Reply(frame.body)))
+        Ok(self.hand_out(index).map(|attached| (attached, Answer::Reply(frame.body))))
     }
 
     pub(super) fn on_error<'a>(
@@ -132,7 +150,7 @@ impl<T> Session<T> {
             Class::Unknown | Class::ClientBug => Answer::Indeterminate(fault),
         };
         self.acks.consumed(frame.body.len(), now);
-        Ok(self.hand_out(index, answer))
+        Ok(self.hand_out(index).map(|attached| (attached, answer)))
     }
 
     /// Returns whether a call whose server crashed in it does no harm if it runs again. In an in-order
@@ -261,12 +279,13 @@ impl<T> Session<T> {
         // Longer, never shorter, than what the server asked for.
         let spread = self.jitter.spread(pause).max(asked.unwrap_or_default());
         let until = now + spread;
-        call.stage = Stage::Waiting { until };
-        self.timers.push(until, key, Purpose::Retry);
+        call.stage = Stage::Waiting;
+        self.timers.push(until, key, Purpose::Retry(call.refusals));
         self.timers.compact(&self.calls);
     }
 
     /// Returns the open call with this seq; `None` if it has ended.
+    #[inline]
     fn find(&mut self, seq: u64) -> Result<Option<u32>, Fault> {
         let index = if Calls::<T>::is_label(seq) {
             self.calls.by_label(seq)
@@ -274,15 +293,17 @@ impl<T> Session<T> {
             match self.ring.occupant(seq) {
                 Occupant::Call(index) => Some(index),
                 Occupant::Burnt | Occupant::Ended => None,
-                Occupant::Never => {
-                    let message = format!("an answer to {seq}, which was never asked");
-                    return Err(protocol_error(message));
-                }
+                Occupant::Never => return Err(never_asked(seq)),
             }
         };
         self.counters.answers_ignored += u64::from(index.is_none());
         Ok(index)
     }
+}
+
+#[cold]
+fn never_asked(seq: u64) -> Fault {
+    protocol_error(format!("an answer to {seq}, which was never asked"))
 }
 
 impl<T> Call<T> {

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use slab::Slab;
-
-use super::Semantics;
+use super::{CallSpec, Semantics};
 
 /// Queues and heaps that hold ended calls are cleaned when they are twice as long as they need to
 /// be, and longer than this: below it, cleaning costs more than it frees.
@@ -64,8 +62,10 @@ pub(super) enum Stage {
     Sent,
     /// Refused for good on the first connection, while a copy is out on the second.
     Refused,
-    /// Refused; due again at this instant.
-    Waiting { until: Instant },
+    /// There is no call here.
+    Vacant,
+    /// Refused; due again when its timer says so.
+    Waiting,
 }
 
 /// Whether the server has crashed while it ran the call, and what was asked of it since.
@@ -101,8 +101,8 @@ pub(super) struct Call<T> {
     /// After how many microseconds without an answer a copy goes to the second connection; all ones:
     /// never.
     pub(super) hedge_after_us: u32,
-    /// When it was first sent; of no meaning before.
-    pub(super) sent_at: Instant,
+    /// When it was first sent.
+    pub(super) sent_at: Option<Instant>,
     /// Whether a copy is out on the second connection.
     pub(super) is_hedged: bool,
     /// Whether one ever was since a RESUME last told what became of all copies.
@@ -119,35 +119,53 @@ pub(super) struct Call<T> {
 }
 
 impl<T> Call<T> {
-    /// Returns a call that was never sent, with nothing attached and no bounds.
-    #[inline]
-    pub(super) fn new(
-        generation: u32,
-        semantics: Semantics,
-        request: Vec<u8>,
-        now: Instant,
-    ) -> Call<T> {
+    /// Returns a place for a call.
+    fn vacant() -> Call<T> {
         Call {
             attached: None,
-            request,
+            request: Vec::new(),
             deadline: None,
             seq: 0,
-            generation,
+            generation: 0,
             copies: 0,
             transmissions: 0,
             attempts: u32::MAX,
             refusals: 0,
             hedge_after_us: u32::MAX,
-            sent_at: now,
+            sent_at: None,
             is_hedged: false,
             was_hedged: false,
             tag: 0,
             has_record: false,
-            semantics,
+            semantics: Semantics::ExactlyOnce,
             is_idempotent: false,
             doubt: Doubt::None,
-            stage: Stage::Queued,
+            stage: Stage::Vacant,
         }
+    }
+
+    /// Makes this place a call that was never sent, with nothing attached: written where it stays,
+    /// not moved there.
+    #[inline]
+    fn begin(&mut self, spec: &CallSpec, request: Vec<u8>) {
+        self.request = request;
+        self.deadline = spec.deadline;
+        self.copies = 0;
+        self.transmissions = 0;
+        self.attempts = spec.attempts.max(1);
+        self.refusals = 0;
+        self.hedge_after_us = spec
+            .hedge_after
+            .map_or(u32::MAX, |after| u32::try_from(after.as_micros()).unwrap_or(u32::MAX));
+        self.sent_at = None;
+        self.is_hedged = false;
+        self.was_hedged = false;
+        self.tag = spec.tag;
+        self.has_record = false;
+        self.semantics = spec.semantics;
+        self.is_idempotent = spec.idempotent;
+        self.doubt = Doubt::None;
+        self.stage = Stage::Queued;
     }
 
     /// Returns whether the call has an xid in the server's table.
@@ -170,50 +188,66 @@ impl<T> Call<T> {
 /// The calls, by index and generation.
 #[derive(Debug)]
 pub(super) struct Calls<T> {
-    slab: Slab<Call<T>>,
-    /// How often each index was used.
-    generations: Vec<u32>,
+    /// The places, some of them vacant. They stay, and are written anew in place.
+    places: Vec<Call<T>>,
+    /// Which are vacant; the last to become so is taken first.
+    vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
 }
 
 impl<T> Calls<T> {
     pub(super) fn new() -> Calls<T> {
-        Calls { slab: Slab::new(), generations: Vec::new(), spare: Vec::new() }
+        Calls { places: Vec::new(), vacant: Vec::new(), spare: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slab.len()
+        self.places.len() - self.vacant.len()
     }
 
-    pub(super) fn insert(&mut self, call: impl FnOnce(u32) -> Call<T>) -> CallKey {
-        let entry = self.slab.vacant_entry();
-        let slot = entry.key();
-        let index = u32::try_from(slot).expect("the queue's bound is far below 2^32");
-        if slot == self.generations.len() {
-            self.generations.push(0);
-        }
-        let generation = self.generations[slot].wrapping_add(1);
-        self.generations[slot] = generation;
-        entry.insert(call(generation));
-        CallKey { index, generation }
+    /// Adds a call that was never sent, with nothing attached.
+    #[inline]
+    pub(super) fn insert(&mut self, spec: &CallSpec, request: Vec<u8>) -> (CallKey, &mut Call<T>) {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.places.push(Call::vacant());
+            u32::try_from(self.places.len() - 1).expect("the queue's bound is far below 2^32")
+        });
+        let call = &mut self.places[index as usize];
+        call.begin(spec, request);
+        (CallKey { index, generation: call.generation }, call)
     }
 
-    pub(super) fn remove(&mut self, index: u32) -> Call<T> {
-        self.slab.remove(index as usize)
+    /// Takes a call out and returns what was attached to it.
+    #[inline]
+    pub(super) fn remove(&mut self, index: u32) -> Option<T> {
+        let call = self.at_mut(index);
+        debug_assert!(call.stage != Stage::Vacant);
+        call.stage = Stage::Vacant;
+        call.seq = 0;
+        call.generation = call.generation.wrapping_add(1);
+        let attached = call.attached.take();
+        let request = std::mem::take(&mut call.request);
+        self.give_buffer(request);
+        self.vacant.push(index);
+        attached
     }
 
+    #[inline]
     pub(super) fn get(&self, key: CallKey) -> Option<&Call<T>> {
-        self.slab.get(key.index as usize).filter(|call| call.generation == key.generation)
+        self.places
+            .get(key.index as usize)
+            .filter(|call| call.generation == key.generation && call.stage != Stage::Vacant)
     }
 
     /// Returns the call at an index that a live structure holds.
+    #[inline]
     pub(super) fn at(&self, index: u32) -> &Call<T> {
-        &self.slab[index as usize]
+        &self.places[index as usize]
     }
 
     /// Returns the call at an index that a live structure holds.
+    #[inline]
     pub(super) fn at_mut(&mut self, index: u32) -> &mut Call<T> {
-        &mut self.slab[index as usize]
+        &mut self.places[index as usize]
     }
 
     pub(super) fn key(&self, index: u32) -> CallKey {
@@ -222,8 +256,8 @@ impl<T> Calls<T> {
 
     /// Returns the indices of all calls, so that they can be walked while some of them end.
     pub(super) fn indices(&self) -> Vec<u32> {
-        let index = |slot| u32::try_from(slot).expect("inserted with a u32");
-        self.slab.iter().map(|(slot, _)| index(slot)).collect()
+        let places = (0..).zip(&self.places);
+        places.filter(|(_, call)| call.stage != Stage::Vacant).map(|(index, _)| index).collect()
     }
 
     /// Returns the label an unprotected call goes by on the wire.
@@ -238,14 +272,16 @@ impl<T> Calls<T> {
     /// Returns the index of the unprotected call with this label, if it is still open.
     pub(super) fn by_label(&self, label: u64) -> Option<u32> {
         let index = u32::try_from(label & u64::from(u32::MAX)).ok()?;
-        let call = self.slab.get(index as usize)?;
+        let call = self.places.get(index as usize)?;
         (!call.is_protected() && call.seq == label).then_some(index)
     }
 
+    #[inline]
     pub(super) fn take_buffer(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn give_buffer(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
         if capacity > 0
@@ -261,19 +297,23 @@ impl<T> Calls<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::MethodId;
 
     fn insert(calls: &mut Calls<u32>, attached: u32) -> CallKey {
-        calls.insert(|generation| Call {
-            attached: Some(attached),
-            ..Call::new(generation, Semantics::AtLeastOnce, Vec::new(), Instant::now())
-        })
+        let spec = CallSpec { semantics: Semantics::AtLeastOnce, ..CallSpec::new(MethodId(0)) };
+        let (key, call) = calls.insert(&spec, Vec::new());
+        call.attached = Some(attached);
+        key
     }
 
     #[test]
     fn a_stale_key_names_nothing() {
         let mut calls = Calls::new();
         let first = insert(&mut calls, 1);
-        calls.remove(first.index);
+        assert_eq!(calls.remove(first.index), Some(1));
+        let vacant = CallKey { generation: first.generation + 1, ..first };
+        assert!(calls.get(first).is_none() && calls.get(vacant).is_none());
+        assert_eq!((calls.len(), calls.indices()), (0, vec![]));
         let second = insert(&mut calls, 2);
         assert_eq!(first.index, second.index);
         assert!(calls.get(first).is_none());

@@ -12,11 +12,12 @@ use std::fmt;
 use std::time::Instant;
 
 use super::acks::Ring;
-use super::calls::{Call, CallKey, Stage};
+use super::calls::{CallKey, Stage};
 use super::journal::{Journal, JournalError, Record, RecoveredCall};
 use super::link::{Identity, Link};
-use super::{Answer, Ended, Session};
+use super::{Answer, CallSpec, Ended, Session};
 use crate::error::{Class, Code, Fault};
+use crate::frame::MethodId;
 use crate::table::store::Lsn;
 
 /// A journal, and what waits for it.
@@ -154,17 +155,20 @@ impl<T> Session<T> {
                 .into_iter()
                 .map(|(seq, kept)| {
                     let attached = attach(RecoveredCall::of(&kept));
-                    let key = self.calls.insert(|generation| Call {
-                        attached: Some(attached),
-                        seq,
-                        // It may have been sent, or not.
-                        copies: 1,
-                        transmissions: 1,
+                    let spec = CallSpec {
+                        semantics: kept.semantics,
                         tag: kept.tag,
-                        has_record: true,
-                        stage: Stage::Lost,
-                        ..Call::new(generation, kept.semantics, kept.request, now)
-                    });
+                        ..CallSpec::new(MethodId(0)) // which its frame names
+                    };
+                    let (key, call) = self.calls.insert(&spec, kept.request);
+                    call.attached = Some(attached);
+                    call.seq = seq;
+                    // It may have been sent, or not.
+                    call.copies = 1;
+                    call.transmissions = 1;
+                    call.sent_at = Some(now);
+                    call.has_record = true;
+                    call.stage = Stage::Lost;
                     (seq, key.index)
                 })
                 .collect();

@@ -213,7 +213,7 @@ impl<T> Session<T> {
         if call.stage != Stage::Lost && call.copies == 0 {
             return; // refused before, and waiting for its time, or never sent: no copy is out
         }
-        debug_assert!(matches!(call.stage, Stage::Lost | Stage::Waiting { .. }));
+        debug_assert!(matches!(call.stage, Stage::Lost | Stage::Waiting));
         call.was_hedged = false;
         if call.doubt == Doubt::Asked {
             call.doubt = Doubt::Told; // what was asked may be lost

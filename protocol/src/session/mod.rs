@@ -16,7 +16,7 @@
 //!    An idle connection is the driver's to keep alive; the session asks a silent server only while
 //!    calls are out;
 //! 3. once a turn, it calls [`Session::transmit`], and hands out what [`Session::next_ended`] and
-//!    [`Session::next_event`] give.
+//!    [`Session::next_event`] give. A call made by [`Session::call_now`] need not wait for that.
 //!
 //! Invariants: a seq is given out at a call's first transmission and never again; at most one copy
 //! of a protected call is out at a time; `NotExecuted` is said only with proof: the call was never
@@ -30,6 +30,7 @@
 mod acks;
 mod answer;
 mod calls;
+mod direct;
 mod hedge;
 mod journal;
 mod journaling;
@@ -53,15 +54,17 @@ use crate::handshake::Order;
 use crate::limits::Limits;
 
 use acks::{Acks, Occupant, Ring};
-use calls::{Call, Calls, Stage};
+use calls::{Calls, Stage};
+use direct::Left;
 use hedge::Hedge;
 use journaling::Journaling;
 use link::{Identity, Link};
 use probe::Probe;
 use retry::{Backoff, Budget, Jitter};
-use timers::{Purpose, Timers};
+use timers::Timers;
 
 pub use calls::CallKey;
+pub use direct::Taken;
 pub use journal::{Journal, JournalError, Opened, Record, Recovered, RecoveredCall};
 pub use modelled::{JournalDisk, ModelledJournal};
 pub use types::{Answer, CallSpec, Counters, Event, Semantics, State};
@@ -85,6 +88,7 @@ pub struct Session<T> {
     ring: Ring,
     acks: Acks,
     timers: Timers,
+    left: Left,
 
     /// Calls not yet transmitted, in order; those that have ended are skipped.
     queue: VecDeque<CallKey>,
@@ -163,6 +167,7 @@ impl<T> Session<T> {
             ring: Ring::new(),
             acks: Acks::new(now),
             timers: Timers::new(),
+            left: Left::new(now),
             queue: VecDeque::new(),
             queued: 0,
             queued_bytes: 0,
@@ -201,16 +206,8 @@ impl<T> Session<T> {
         attached: T,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<CallKey, (T, Fault)> {
-        let mut header = Header::new(Kind::Request, 0);
-        header.method = spec.method;
-        if spec.semantics == Semantics::AtLeastOnce {
-            if !spec.idempotent {
-                let message = "at-least-once is for methods declared idempotent";
-                return Err((attached, Fault::new(Code::NotProtected, message)));
-            }
-            header.flags = Flags::UNPROTECTED;
-        }
-        match self.encode_request(header, encode) {
+        let request = self.header(&spec).and_then(|header| self.encode(&header, encode));
+        match request {
             Ok(request) => Ok(self.enqueue(spec, Some(attached), request)),
             Err(fault) => Err((attached, fault)),
         }
@@ -229,9 +226,10 @@ impl<T> Session<T> {
         deadline: Option<Instant>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), Fault> {
+        self.check_room()?;
         let mut header = Header::new(Kind::Notify, 0);
         header.method = method;
-        let request = self.encode_request(header, encode)?;
+        let request = self.encode(&header, encode)?;
         let semantics = Semantics::AtMostOnce;
         let spec = CallSpec { semantics, deadline, ..CallSpec::new(method) };
         self.enqueue(spec, None, request);
@@ -316,8 +314,10 @@ impl<T> Session<T> {
         let Occupant::Call(oldest) = self.ring.occupant(self.ring.floor() + 1) else {
             return false;
         };
-        let stalls_at = self.calls.at(oldest).sent_at + self.limits.window_stall_max;
-        matches!(self.link, Link::Up { .. }) && !self.ring.has_room() && now >= stalls_at
+        let sent_at = self.calls.at(oldest).sent_at;
+        matches!(self.link, Link::Up { .. })
+            && !self.ring.has_room()
+            && sent_at.is_some_and(|sent_at| now >= sent_at + self.limits.window_stall_max)
     }
 
     /// Returns whether the server may be told who this is: with a journal, not before it is safe there
@@ -341,11 +341,23 @@ impl<T> Session<T> {
         self.counters
     }
 
-    fn encode_request<E: Display>(
-        &mut self,
-        header: Header,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Vec<u8>, Fault> {
+    /// Returns the header of a call that waits for its number, if it may.
+    fn header(&self, spec: &CallSpec) -> Result<Header, Fault> {
+        self.check_room()?;
+        let mut header = Header::new(Kind::Request, 0);
+        header.method = spec.method;
+        if spec.semantics == Semantics::AtLeastOnce {
+            if !spec.idempotent {
+                let message = "at-least-once is for methods declared idempotent";
+                return Err(Fault::new(Code::NotProtected, message));
+            }
+            header.flags = Flags::UNPROTECTED;
+        }
+        Ok(header)
+    }
+
+    /// Says why another call is not taken, whatever it is.
+    fn check_room(&self) -> Result<(), Fault> {
         if matches!(self.link, Link::Closed) {
             return Err(Fault::new(Code::Cancelled, "the client is closed"));
         }
@@ -356,6 +368,16 @@ impl<T> Session<T> {
             let message = format!("{} calls wait to be sent already", self.queued);
             return Err(Fault::new(Code::Busy, message));
         }
+        Ok(())
+    }
+
+    /// Returns the frame of a call or a notification, in a buffer to keep it in.
+    #[inline]
+    fn encode<E: Display>(
+        &mut self,
+        header: &Header,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Vec<u8>, Fault> {
         let mut request = self.calls.take_buffer();
         let start = header.begin(&mut request);
         let fault = match encode(&mut request) {
@@ -392,28 +414,23 @@ impl<T> Session<T> {
 
     fn enqueue(&mut self, spec: CallSpec, attached: Option<T>, request: Vec<u8>) -> CallKey {
         self.queued_bytes += request.len();
-        let now = self.probe.heard_at();
-        let key = self.calls.insert(|generation| Call {
-            attached,
-            deadline: spec.deadline,
-            attempts: spec.attempts.max(1),
-            hedge_after_us: spec
-                .hedge_after
-                .map_or(u32::MAX, |after| u32::try_from(after.as_micros()).unwrap_or(u32::MAX)),
-            tag: spec.tag,
-            is_idempotent: spec.idempotent,
-            ..Call::new(generation, spec.semantics, request, now)
-        });
-        if let Some(deadline) = spec.deadline {
-            self.timers.push(deadline, key, Purpose::Deadline);
-            self.timers.compact(&self.calls);
-        }
+        let (key, call) = self.calls.insert(&spec, request);
+        call.attached = attached;
+        self.arm_deadline(key, spec.deadline);
         self.queued += 1;
         if self.queue.len() >= calls::COMPACT_ABOVE + 2 * self.queued {
             self.queue.retain(|&key| self.calls.get(key).is_some());
         }
         self.queue.push_back(key);
         key
+    }
+
+    #[inline]
+    fn arm_deadline(&mut self, key: CallKey, deadline: Option<Instant>) {
+        if let Some(deadline) = deadline {
+            self.timers.push_deadline(deadline, key);
+            self.timers.compact(&self.calls);
+        }
     }
 
     /// Ends a call that the caller or the clock gave up, and tells the server.
@@ -448,21 +465,23 @@ impl<T> Session<T> {
     }
 
     /// Ends a call whose answer is handed out at once.
-    fn hand_out<'a>(&mut self, index: u32, answer: Answer<'a>) -> Option<(T, Answer<'a>)> {
+    #[inline]
+    fn hand_out(&mut self, index: u32) -> Option<T> {
         let call = self.calls.at(index);
         if call.has_record {
             self.note_handed(call.seq, false);
         }
-        self.finish(index, false).map(|attached| (attached, answer))
+        self.finish(index, false)
     }
 
     /// Takes a call out of every account and returns what was attached to it.
     ///
     /// `burnt`: nothing was consumed for its seq, so that the server has to be told soon that it
     /// will never come.
+    #[inline]
     fn finish(&mut self, index: u32, burnt: bool) -> Option<T> {
         self.leave_stage(index);
-        let call = self.calls.remove(index);
+        let call = self.calls.at(index);
         self.hedge.outstanding -= usize::from(call.is_hedged);
         match (call.seq, call.is_protected()) {
             (0, _) => {}
@@ -472,11 +491,11 @@ impl<T> Session<T> {
             (seq, true) if self.ring.end(seq, burnt) => self.acks.hurry(),
             (_, true) => {}
         }
-        self.calls.give_buffer(call.request);
-        call.attached
+        self.calls.remove(index)
     }
 
     /// Takes a call out of the counts that its stage put it in.
+    #[inline]
     fn leave_stage(&mut self, index: u32) {
         let call = self.calls.at(index);
         match call.stage {
@@ -489,7 +508,8 @@ impl<T> Session<T> {
             | Stage::Journaling
             | Stage::Lost
             | Stage::Refused
-            | Stage::Waiting { .. } => {}
+            | Stage::Vacant
+            | Stage::Waiting => {}
         }
     }
 }

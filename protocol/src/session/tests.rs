@@ -3,6 +3,7 @@
 mod acknowledging;
 mod answering;
 mod connecting;
+mod direct;
 mod doubting;
 mod hedging;
 mod journaling;
@@ -41,7 +42,10 @@ struct Sent {
 
 impl Bench {
     fn new(limits: Limits) -> Bench {
-        let now = Instant::now();
+        Bench::at(Instant::now(), limits)
+    }
+
+    fn at(now: Instant, limits: Limits) -> Bench {
         let session = Session::new(limits, Order::Unordered, None, 7, now);
         Bench { session, now, out: Vec::new() }
     }

@@ -11,6 +11,8 @@ use super::{Answer, Semantics, Session};
 use crate::error::{Code, Fault};
 use crate::frame::{self, Header, Kind, NO_DEADLINE_MS};
 
+const NANOS_PER_MILLI: u32 = 1_000_000;
+
 impl<T> Session<T> {
     /// Appends to `out` what may be sent now, as far as the window, the retry budget and the output
     /// mark allow; nothing before the handshake is done.
@@ -81,7 +83,7 @@ impl<T> Session<T> {
     /// # Errors
     /// The server has been silent for too long: as for [`Session::on_frame`].
     pub fn on_deadline(&mut self, now: Instant) -> Result<(), Fault> {
-        while let Some((at, key, purpose)) = self.timers.pop_due(now) {
+        while let Some((key, purpose)) = self.timers.pop_due(now) {
             let Some(call) = self.calls.get(key) else { continue };
             match purpose {
                 Purpose::Deadline => {
@@ -90,8 +92,10 @@ impl<T> Session<T> {
                 Purpose::Overdue(times) if call.transmissions == times => {
                     self.on_overdue(key, now);
                 }
-                Purpose::Retry if call.stage == (Stage::Waiting { until: at }) => self.due(key),
-                Purpose::Overdue(_) | Purpose::Retry => {}
+                Purpose::Retry(times) if call.stage == Stage::Waiting && call.refusals == times => {
+                    self.due(key);
+                }
+                Purpose::Overdue(_) | Purpose::Retry(_) => {}
             }
         }
         self.drive_journal(now);
@@ -232,7 +236,8 @@ impl<T> Session<T> {
         }
     }
 
-    fn may_send_first(&self) -> bool {
+    #[inline]
+    pub(super) fn may_send_first(&self) -> bool {
         self.ring.has_room() && self.unprotected < self.ring.window()
     }
 
@@ -241,7 +246,7 @@ impl<T> Session<T> {
         let seq = self.number(key);
         let call = self.calls.at_mut(key.index);
         call.seq = seq;
-        call.sent_at = now;
+        call.sent_at = Some(now);
         self.unprotected += u32::from(!call.is_protected());
         frame::number(&mut call.request, seq);
         if self.journaling.is_some() && self.calls.at(key.index).is_protected() {
@@ -256,15 +261,20 @@ impl<T> Session<T> {
         while out.len() < self.limits.output_bytes_mark
             && let Some(key) = self.next_safe_call()
         {
-            self.calls.at_mut(key.index).sent_at = now;
+            self.calls.at_mut(key.index).sent_at = Some(now);
             self.count_first(key, now, out);
         }
     }
 
     fn count_first(&mut self, key: CallKey, now: Instant, out: &mut Vec<u8>) {
+        self.earn();
+        self.send(key, now, out);
+    }
+
+    /// Counts a call that is sent for the first time.
+    pub(super) fn earn(&mut self) {
         self.budget.earn();
         self.counters.calls += 1;
-        self.send(key, now, out);
     }
 
     /// Sends a copy of a call that has its number.
@@ -299,6 +309,7 @@ impl<T> Session<T> {
     }
 
     /// Counts a call that is out on this connection.
+    #[inline]
     pub(super) fn count_sent(&mut self, now: Instant) {
         if self.outstanding == 0 {
             self.probe.expect(now);
@@ -343,8 +354,11 @@ pub(super) fn append_copy<T>(call: &mut Call<T>, ack: u64, now: Instant, out: &m
 
 /// Returns how many milliseconds a caller will still wait, as a frame says it: rounded up, so that
 /// only a deadline that has passed is 0.
-fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
+#[inline]
+pub(super) fn time_left_ms(deadline: Option<Instant>, now: Instant) -> u32 {
     let Some(deadline) = deadline else { return NO_DEADLINE_MS };
-    let micros = deadline.saturating_duration_since(now).as_micros();
-    u32::try_from(micros.div_ceil(1_000)).unwrap_or(NO_DEADLINE_MS - 1).min(NO_DEADLINE_MS - 1)
+    let left = deadline.saturating_duration_since(now);
+    let millis = u64::from(left.subsec_nanos().div_ceil(NANOS_PER_MILLI));
+    let millis = left.as_secs().saturating_mul(1_000).saturating_add(millis);
+    u32::try_from(millis).unwrap_or(NO_DEADLINE_MS - 1).min(NO_DEADLINE_MS - 1)
 }
