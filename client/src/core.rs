@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use onceloop_endpoint::{Closed, Connection, Settings};
 use onceloop_protocol::error::{Code, Fault};
 use onceloop_protocol::frame::MethodId;
-use onceloop_protocol::session::{Answer, CallKey, Event, Session};
+use onceloop_protocol::session::{Answer, CallKey, CallSpec, Event, Session, Taken};
 use onceloop_reactor::{Cx, Id, Input, Io, Pollable, Registry, Source};
 
 use crate::connecting::Targets;
@@ -49,6 +49,17 @@ pub(crate) enum Link<S: 'static> {
     Connecting(Id<Connection<ClientRole<S>>>),
     /// A connection is there; the session knows it.
     Open(Id<Connection<ClientRole<S>>>),
+}
+
+impl<S> Link<S> {
+    /// Returns the connection, if it is open.
+    #[inline]
+    fn open(&self) -> Option<Id<Connection<ClientRole<S>>>> {
+        match self {
+            Link::Open(connection) => Some(*connection),
+            Link::Down | Link::Resolving | Link::Connecting(_) => None,
+        }
+    }
 }
 
 /// One client.
@@ -108,26 +119,54 @@ impl<S: 'static> Core<S> {
     ) -> CallId {
         let now = registry.now();
         let (mut session, mut id) = (0, id);
-        let mut found = registry.get_mut(id);
-        if found.as_ref().is_some_and(|core| !core.session.has_room()) {
+        let mut found = registry.get(id);
+        if found.is_some_and(|core| !core.session.has_room()) {
             (session, id) = Self::route(registry, id);
-            found = registry.get_mut(id);
+            found = registry.get(id);
         }
-        let taken = match found {
+        let open = found.and_then(|core| core.link.open());
+        let mut both = open.and_then(|connection| registry.get2_mut(id, connection));
+        if both.as_mut().is_some_and(|(_, open)| open.out().capacity() == 0)
+            && let Some(connection) = open
+        {
+            Self::lend_buffer(registry, connection);
+            both = registry.get2_mut(id, connection);
+        }
+        let (core, out) = match both {
+            Some((core, open)) => (Some(core), Some(open.out())),
+            None => (registry.get_mut(id), None),
+        };
+        let taken = match core {
             Some(core) => {
                 let spec = request.spec(&core.settings.limits, now);
-                core.session.call(spec, continuation, encode)
+                let taken = core.session.call_now(spec, continuation, encode, now, out);
+                taken.map(|taken| (taken, core.is_armed(&spec, now)))
             }
             None => Err((continuation, closed())),
         };
         match taken {
-            Ok(key) => {
-                Self::pump(registry, id);
+            Ok((Taken { key, has_left }, is_armed)) => {
+                if has_left && let Some(connection) = open {
+                    registry.touch(connection);
+                }
+                if !(has_left && is_armed) {
+                    Self::pump(registry, id);
+                }
                 CallId { session, key }
             }
             Err((continuation, fault)) => {
                 registry.defer(move |cx| continuation(Answer::NotExecuted(fault), cx));
                 CallId { session, key: NO_CALL }
+            }
+        }
+    }
+
+    /// Gives the output of a connection at rest a spare buffer, which saves growing one from nothing.
+    fn lend_buffer(registry: &mut Registry<S>, connection: Id<Connection<ClientRole<S>>>) {
+        if registry.get_mut(connection).is_some_and(|open| open.out().capacity() == 0) {
+            let spare = registry.take_buffer();
+            if let Some(open) = registry.get_mut(connection) {
+                *open.out() = spare;
             }
         }
     }
@@ -177,7 +216,6 @@ impl<S: 'static> Core<S> {
     }
 
     /// Sends what may be sent now, and sees to it that what is due later is not forgotten.
-    #[inline]
     pub(crate) fn pump(registry: &mut Registry<S>, id: Id<Self>) {
         let now = registry.now();
         let Some(core) = registry.get_mut(id) else { return };
@@ -188,20 +226,17 @@ impl<S: 'static> Core<S> {
         let is_hedging = core.is_hedging(now);
         if let Link::Open(connection) = core.link
             && core.session.wants_transmit(now)
-            && let Some(open) = registry.get_mut(connection)
         {
-            if open.out().capacity() == 0 {
-                // A connection at rest has no buffer; a spare one saves growing one from nothing.
-                let spare = registry.take_buffer();
-                if let Some(open) = registry.get_mut(connection) {
-                    *open.out() = spare;
-                }
-            }
+            Self::lend_buffer(registry, connection);
             if let Some((core, open)) = registry.get2_mut(id, connection) {
+                let waiting = open.out().len();
                 core.session.transmit(now, open.out());
+                let has_more = open.out().len() > waiting;
                 let waits_for_room = core.session.wants_transmit(now);
                 core.congested_until = waits_for_room.then(|| now + CONGESTION_PAUSE);
-                registry.touch(connection);
+                if has_more {
+                    registry.touch(connection);
+                }
             }
         }
         if is_hedging {
@@ -244,6 +279,16 @@ impl<S: 'static> Core<S> {
             || self.session.is_drained()
             || self.is_hedging(now)
             || self.sooner().is_some()
+    }
+
+    /// Returns whether the deadline that is armed comes before any that a call brings which leaves
+    /// now: its own, or that of the silence after it.
+    #[inline]
+    fn is_armed(&self, spec: &CallSpec, now: Instant) -> bool {
+        self.armed.is_some_and(|armed| {
+            armed <= now + self.settings.limits.retransmit_timeout
+                && spec.deadline.is_none_or(|deadline| armed <= deadline)
+        })
     }
 
     fn has_news(&self) -> bool {

@@ -70,52 +70,37 @@ fn serving<'r, S: 'static>(
     matches!(core.link, Link::Open(open) if open == id).then_some(core)
 }
 
-/// What is to be done after a frame.
-#[derive(Clone, Copy)]
-struct Need {
-    /// There is something to send, to tell or to arm.
-    is_busy: bool,
-    /// The journal is to know when the program has had its answer.
-    is_journaled: bool,
-}
-
-impl Need {
-    #[inline]
-    fn of<S: 'static>(core: &Core<S>, now: Instant) -> Need {
-        Need { is_busy: core.is_busy(now), is_journaled: core.session.is_journaled() }
-    }
-}
-
 /// What a frame led to.
 type Taken<'a, S> = Result<Option<(Continuation<S>, Answer<'a>)>, Fault>;
 
-/// Goes on after a frame: sends what its answer made room for, and runs what it ended.
+/// Goes on after a frame: runs what it ended. What an answer makes room for is sent when the batch
+/// is over, since the continuations after it may have more to send.
 #[inline]
 fn go_on<S: 'static>(
     cx: &mut Cx<'_, S>,
     core_id: Id<Core<S>>,
-    Need { is_busy, is_journaled }: Need,
+    is_journaled: bool,
     taken: Taken<'_, S>,
 ) {
     match taken {
-        Ok(ended) => {
-            if is_busy {
-                attend(cx, core_id);
-            }
-            if let Some((continuation, answer)) = ended {
-                continuation(answer, cx);
-                if is_journaled {
-                    Core::consumed(cx.registry, core_id);
-                }
+        Ok(None) => attend(cx, core_id),
+        Ok(Some((continuation, answer))) => {
+            continuation(answer, cx);
+            if is_journaled {
+                Core::consumed(cx.registry, core_id);
             }
         }
-        Err(fault) => {
-            if matches!(fault.code, Some(Code::Protocol | Code::Unsupported)) {
-                log::warn!("the server breaks the protocol: {fault}");
-            }
-            Core::disconnect(cx.registry, core_id, &fault.to_string());
-        }
+        Err(fault) => break_off(cx, core_id, &fault),
     }
+}
+
+/// Leaves a connection that cannot go on.
+#[cold]
+fn break_off<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>, fault: &Fault) {
+    if matches!(fault.code, Some(Code::Protocol | Code::Unsupported)) {
+        log::warn!("the server breaks the protocol: {fault}");
+    }
+    Core::disconnect(cx.registry, core_id, &fault.to_string());
 }
 
 /// Gives the session a frame of its second connection.
@@ -132,7 +117,7 @@ fn on_second_frame<S: 'static>(
         return;
     }
     let taken = core.session.on_hedge_frame(frame, now, out);
-    let need = Need::of(core, now);
+    let is_journaled = core.session.is_journaled();
     match taken {
         Ok(ended) => {
             if frame.header.kind == Kind::Resumed
@@ -140,7 +125,7 @@ fn on_second_frame<S: 'static>(
             {
                 connection.role_mut().is_established = true;
             }
-            go_on(cx, core_id, need, Ok(ended));
+            go_on(cx, core_id, is_journaled, Ok(ended));
         }
         Err(fault) => {
             Core::lose_second(cx.registry, id, &fault.to_string());
@@ -148,10 +133,14 @@ fn on_second_frame<S: 'static>(
     }
 }
 
-/// Does for the session what it cannot do itself.
+/// Does for the session what it cannot do itself, if there is anything: sends what there is room for
+/// and the acknowledgement that no new call has taken along; arms; tells.
 fn attend<S: 'static>(cx: &mut Cx<'_, S>, core_id: Id<Core<S>>) {
-    Core::pump(cx.registry, core_id);
-    Core::leave_if_drained(cx.registry, core_id);
+    let now = cx.registry.now();
+    if cx.registry.get(core_id).is_some_and(|core| core.is_busy(now)) {
+        Core::pump(cx.registry, core_id);
+        Core::leave_if_drained(cx.registry, core_id);
+    }
 }
 
 impl<S: 'static> Role<S> for ClientRole<S> {
@@ -188,7 +177,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         }
         let Some(core) = serving(cx, core_id, id) else { return };
         let taken = core.session.on_frame(frame, now, out);
-        let need = Need::of(core, now);
+        let is_journaled = core.session.is_journaled();
         if matches!(frame.header.kind, Kind::Welcome | Kind::Resumed) && taken.is_ok() {
             // A later loss begins with all addresses again.
             core.targets.forget();
@@ -196,7 +185,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
                 connection.role_mut().is_established = true;
             }
         }
-        go_on(cx, core_id, need, taken);
+        go_on(cx, core_id, is_journaled, taken);
     }
 
     fn on_refused(
@@ -213,8 +202,8 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         let Some((core_id, core)) = find(cx, id) else { return };
         let fault = Fault::new(refusal.code, refusal.message);
         let taken = core.session.on_refused(&header, fault, now);
-        let need = Need::of(core, now);
-        go_on(cx, core_id, need, taken);
+        let is_journaled = core.session.is_journaled();
+        go_on(cx, core_id, is_journaled, taken);
     }
 
     fn on_lost(
@@ -230,6 +219,17 @@ impl<S: 'static> Role<S> for ClientRole<S> {
             log::warn!("what answers is no onceloop server: {error}");
             Core::disconnect(cx.registry, core_id, &error.to_string());
         }
+    }
+
+    fn run_waiting(
+        self,
+        cx: &mut Cx<'_, S>,
+        _id: Id<Connection<Self>>,
+        _count_max: usize,
+        _out: &mut Vec<u8>,
+    ) -> bool {
+        attend(cx, self.core);
+        false
     }
 
     fn is_owing(_cx: &mut Cx<'_, S>, _id: Id<Connection<Self>>) -> bool {

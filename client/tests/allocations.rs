@@ -58,7 +58,7 @@ fn a_steady_stream_of_calls_allocates_nothing() {
     while app.count < WARM + MEASURED {
         reactor.turn(&mut app, Some(Duration::from_secs(5))).unwrap();
     }
-    // Deadlines come up once in a while, and a queue that is full grows once more.
+    // None by a call. The first timer that fires may be in here, for which the loop makes its queue.
     let allocations = allocations() - before;
-    assert!(allocations < 20, "{allocations} allocations in {MEASURED} calls");
+    assert!(allocations < 4, "{allocations} allocations in {MEASURED} calls");
 }
