@@ -1,6 +1,6 @@
 //! Latencies in HdrHistogram's percentile text format (`.hgrm`), as its plotters read it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -19,6 +19,29 @@ pub(crate) fn write(histogram: &Histogram<u64>, path: &Path) -> Result<()> {
         out.flush()
     };
     save().with_context(|| format!("writing {}", path.display()))
+}
+
+/// One line of a file: a share of the calls did not take longer than this.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) share: f64,
+    pub(crate) latency_ms: f64,
+}
+
+/// Reads what [`write`] has written.
+pub(crate) fn read(path: &Path) -> Result<Vec<Step>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(steps(&text))
+}
+
+fn steps(text: &str) -> Vec<Step> {
+    let step = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next()?.parse().ok();
+        Some(Step { latency_ms: number()?, share: number()? })
+    };
+    // The header and the remarks at the end do not begin with numbers.
+    text.lines().filter_map(step).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^53 ns")]
@@ -76,5 +99,8 @@ mod tests {
         let last = lines.iter().rev().find(|line| !line.is_empty() && !line[0].starts_with('#'));
         assert_eq!(last.expect("a last step")[1..], ["1.000000000000", "100"]);
         assert!(text.contains("Total count    =          100]"), "{text}");
+        let steps = steps(&text);
+        let at = |share| steps.iter().find(|step| step.share >= share).expect("a step").latency_ms;
+        assert!((at(0.5) - 50.0).abs() < 0.1 && (at(1.0) - 100.0).abs() < 0.1, "{steps:?}");
     }
 }

@@ -24,10 +24,12 @@ mod peers;
 mod poller;
 mod progress;
 mod protection;
+mod report;
 mod run;
 mod server;
 mod service;
 mod show;
+mod slo;
 mod stats;
 mod table;
 mod warnings;
@@ -42,9 +44,14 @@ use crate::options::{Cli, Role};
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.role {
-        None => run::bench(&cli.bench),
+        None => match cli.report.folder() {
+            Some(folder) => report::bench(folder, &cli.bench, &cli.report),
+            None => run::bench(&cli.bench),
+        },
         Some(Role::Cuts(options)) => cuts::bench(&options),
         Some(Role::Protection(options)) => protection::bench(&options),
+        Some(Role::Render(options)) => report::render(&options),
+        Some(Role::Slo(options)) => slo::bench(&options),
         Some(Role::Serve { options }) => server::serve(&options).map(|()| true),
         Some(Role::Load { options }) => load::drive(&options).map(|()| true),
     };

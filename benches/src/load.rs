@@ -90,9 +90,14 @@ fn warm_up(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds * WARM_UP_SHARE).max(WARM_UP_MIN)
 }
 
+/// Returns how long warm-up and measured time are together.
+pub(crate) fn takes(seconds: f64) -> Duration {
+    warm_up(seconds) + Duration::from_secs_f64(seconds)
+}
+
 /// Returns the longest the load says nothing.
 pub(crate) fn silence_max(seconds: f64) -> Duration {
-    warm_up(seconds) + Duration::from_secs_f64(seconds) + DRAIN_MAX + 2 * STALL_MAX
+    takes(seconds) + DRAIN_MAX + 2 * STALL_MAX
 }
 
 /// Returns until when to wait for events if the next call is due at `next_at`, at most until `end_ns`.

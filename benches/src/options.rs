@@ -6,10 +6,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::{cuts, protection};
+use crate::{cuts, protection, report, slo};
 pub(crate) use mix::{MixOptions, SlowCalls, WINDOW_MAX};
 
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
@@ -26,6 +27,8 @@ pub(crate) struct Cli {
     pub(crate) role: Option<Role>,
     #[command(flatten)]
     pub(crate) bench: Options,
+    #[command(flatten)]
+    pub(crate) report: report::Options,
 }
 
 /// Other benchmarks, and the parts that the program starts of itself.
@@ -33,6 +36,8 @@ pub(crate) struct Cli {
 pub(crate) enum Role {
     Cuts(cuts::Options),
     Protection(protection::Options),
+    Render(report::RenderOptions),
+    Slo(slo::Options),
     #[command(hide = true)]
     Serve {
         /// A [`ServerOptions`], as JSON.
@@ -65,15 +70,21 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) mix: MixOptions,
     /// Seconds to measure, after a warm-up of a fifth of it (at least half a second)
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    #[arg(long, default_value = "5", default_value_if("report", ArgPredicate::IsPresent, "1.5"), value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Calls per second in all, latency counted from when each was due; or `max`: the next call
     /// when one is answered
     #[arg(long, default_value_t = Rate::Max)]
     pub(crate) rate: Rate,
     /// Which servers, in which order: some of raw,event,threads,tokio,fibers, or `all` of these;
-    /// and the peers tarpc,tonic,capnp,redis,go
-    #[arg(long, value_name = "LIST", default_value = "raw,event,threads", value_parser = servers)]
+    /// and the peers tarpc,tonic,capnp,redis,go [default of a report: all and the peers]
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "raw,event,threads",
+        default_value_if("report", ArgPredicate::IsPresent, report::SERVERS),
+        value_parser = servers
+    )]
     // Spelt so that clap takes it for one value.
     pub(crate) servers: std::vec::Vec<ServerKind>,
     /// Who calls: ready-made frames, or our client library and its callbacks; a peer has a load of
@@ -87,7 +98,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 0)]
     pub(crate) spin_us: u64,
     /// How often to measure each server; the table shows medians
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value = "1", default_value_if("report", ArgPredicate::IsPresent, "5"), value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,
     /// Writes every run to FILE, as one JSON array
     #[arg(long, value_name = "FILE")]
@@ -97,6 +108,14 @@ pub(crate) struct Options {
     pub(crate) hgrm: Option<PathBuf>,
 }
 
+impl Options {
+    /// Returns what these flags say, with the defaults for all others.
+    pub(crate) fn of(flags: impl Iterator<Item = String>) -> Result<Options, clap::Error> {
+        let words = std::iter::once("c10k".to_owned()).chain(flags);
+        Cli::try_parse_from(words).map(|cli| cli.bench)
+    }
+}
+
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds >= 0.1 => Ok(seconds),
@@ -104,7 +123,7 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-fn servers(text: &str) -> Result<Vec<ServerKind>, String> {
+pub(crate) fn servers(text: &str) -> Result<Vec<ServerKind>, String> {
     let all = || ServerKind::value_variants().iter().copied();
     match text {
         "all" => Ok(all().filter(|server| !server.is_peer()).collect()),

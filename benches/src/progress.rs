@@ -16,11 +16,14 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     /// The hundredths of the connections that the next plain line waits for.
     next_percent: u64,
+    /// Whether nothing but notes is said where there is no line that moves.
+    is_quiet: bool,
 }
 
 impl Progress {
-    /// Begins to show the run called `name`, which opens `connections`.
-    pub(crate) fn begin(name: String, connections: u64) -> Progress {
+    /// Begins to show the run called `name`, which opens `connections`; if it `is_quiet`, on a terminal
+    /// only.
+    pub(crate) fn begin(name: String, connections: u64, is_quiet: bool) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(connections), ProgressDrawTarget::stderr());
@@ -30,7 +33,7 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Progress { name, bar, next_percent: PLAIN_LINE_PERCENT }
+        Progress { name, bar, next_percent: PLAIN_LINE_PERCENT, is_quiet }
     }
 
     /// Shows that `connected` of `connections` stand.
@@ -41,7 +44,7 @@ impl Progress {
             return;
         }
         let percent = connected * 100 / connections.max(1);
-        if percent >= self.next_percent {
+        if percent >= self.next_percent && !self.is_quiet {
             eprintln!("{}: {connected} of {connections} connections", self.name);
             self.next_percent = (percent / PLAIN_LINE_PERCENT + 1) * PLAIN_LINE_PERCENT;
         }
@@ -51,6 +54,7 @@ impl Progress {
     pub(crate) fn stage(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
+            None if self.is_quiet => {}
             None => eprintln!("{}: {what}", self.name),
         }
     }

@@ -39,6 +39,10 @@ pub(crate) struct Outcome {
     /// Kernel stack of the server's threads, which is not in its `RssAnon`; only where there is
     /// one for each connection.
     pub(crate) kernel_stack_bytes_per_connection: Option<f64>,
+    /// Which limit of the machine cut the connections that were asked for, if one did.
+    pub(crate) cut: Option<String>,
+    /// The file with the latencies, in the folder that was given for it.
+    pub(crate) hgrm: Option<String>,
 }
 
 /// Measures all that `options` ask for and prints it; returns whether there was no error.
@@ -76,14 +80,20 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
 /// What all runs have in common: the cores, and what this process may use.
 pub(crate) struct Bench {
     cores: Cores,
-    descriptors: u64,
+    pub(crate) descriptors: u64,
+    is_quiet: bool,
 }
 
 impl Bench {
     /// Makes ready to measure.
     pub(crate) fn begin() -> Result<Bench> {
         let descriptors = machine::raise_descriptor_limit();
-        Ok(Bench { cores: share_cores()?, descriptors })
+        Ok(Bench { cores: share_cores()?, descriptors, is_quiet: false })
+    }
+
+    /// Returns the same, which does not tell how far each run is but on a terminal's own line.
+    pub(crate) fn quiet(self) -> Bench {
+        Bench { is_quiet: true, ..self }
     }
 
     /// Measures `server` once, as `options` say; their other servers and runs do not matter here.
@@ -97,7 +107,8 @@ impl Bench {
         if run == 1 {
             say_cut(server, options, &fit);
         }
-        Run { options, server, run, fit, cores: self.cores }.measure()
+        let (cores, is_quiet) = (self.cores, self.is_quiet);
+        Run { options, server, run, fit, cores, is_quiet }.measure()
     }
 }
 
@@ -143,6 +154,7 @@ struct Run<'a> {
     run: u32,
     fit: Fit,
     cores: Cores,
+    is_quiet: bool,
 }
 
 /// The server's samples of a run.
@@ -159,7 +171,7 @@ impl Run<'_> {
         anyhow::ensure!(self.fit.connections > 0, "there is no room for a single connection");
         let total = self.total();
         let name = format!("{} {}/{}", self.server, self.run, self.options.runs);
-        let mut progress = Progress::begin(name, u64::from(total));
+        let mut progress = Progress::begin(name, u64::from(total), self.is_quiet);
         let mut server: Part<ServerLine> = Part::start_as(
             peers::command(self.server)?,
             "serve",
@@ -266,6 +278,15 @@ impl Run<'_> {
         if *spin_us > 0 {
             name += &format!("-spin{spin_us}");
         }
+        if let Some(slow) = self.options.mix.slow() {
+            name += &format!("-slow{}x{}", slow.percent, slow.us);
+        }
+        if let Some(threads) = self.options.mix.offload_threads(self.server) {
+            name += &format!("-offload{threads}");
+        }
+        if let Some(window) = self.options.mix.window {
+            name += &format!("-w{window}");
+        }
         if let Rate::PerSecond(rate) = rate {
             name += &format!("-rate{rate:.0}");
         }
@@ -330,6 +351,8 @@ impl Run<'_> {
             row,
             kernel_stack_bytes_per_connection: stack
                 .filter(|_| self.server.has_thread_per_connection()),
+            cut: self.fit.cut.as_ref().map(ToString::to_string),
+            hgrm: self.options.hgrm.as_ref().map(|_| self.hgrm()),
         }
     }
 

@@ -13,6 +13,42 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// Returns a number with about three digits that tell something: `123 456`, `12.3`, `0.0456`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 100")]
+pub(crate) fn digits(number: f64) -> String {
+    match number.abs() {
+        100.0.. => {
+            let sign = if number < 0.0 { "-" } else { "" };
+            format!("{sign}{}", grouped(number.abs().round() as u64))
+        }
+        10.0.. => format!("{number:.1}"),
+        1.0.. => format!("{number:.2}"),
+        0.1.. => format!("{number:.3}"),
+        0.0 => "0".to_owned(),
+        _ => format!("{number:.4}"),
+    }
+}
+
+/// Returns a number as short as a scale wants it: `200 k`, `1.5 M`, `0.05`.
+pub(crate) fn short(number: f64) -> String {
+    match number.abs() {
+        1e6.. => format!("{} M", number / 1e6),
+        1e4.. => format!("{} k", number / 1e3),
+        1e3.. => digits(number),
+        // Whatever binary fractions make of 0.3 and its like is rounded off.
+        _ => format!("{}", (number * 1e9).round() / 1e9),
+    }
+}
+
+/// Returns a size in the unit that suits it: `16 B`, `4 KiB`, `1 MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    match bytes {
+        mib if mib >= 1 << 20 && mib.is_multiple_of(1 << 20) => format!("{} MiB", mib >> 20),
+        kib if kib >= 1 << 10 && kib.is_multiple_of(1 << 10) => format!("{} KiB", kib >> 10),
+        bytes => format!("{bytes} B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +58,33 @@ mod tests {
         for (count, text) in [(0, "0"), (999, "999"), (1_000, "1 000"), (1_234_567, "1 234 567")] {
             assert_eq!(grouped(count), text);
         }
+    }
+
+    #[test]
+    fn no_more_digits_than_tell_something() {
+        for (number, text) in [
+            (123_456.7, "123 457"),
+            (-1234.5, "-1 235"),
+            (12.34, "12.3"),
+            (1.234, "1.23"),
+            (0.1234, "0.123"),
+            (0.0395, "0.0395"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(digits(number), text);
+        }
+    }
+
+    #[test]
+    fn a_scale_has_short_labels() {
+        for (number, text) in
+            [(2.5e6, "2.5 M"), (2e5, "200 k"), (5e3, "5 000"), (0.1 + 0.2, "0.3"), (0.0, "0")]
+        {
+            assert_eq!(short(number), text);
+        }
+        assert_eq!(
+            (bytes(16), bytes(4096), bytes(1 << 20)),
+            ("16 B".into(), "4 KiB".into(), "1 MiB".into())
+        );
     }
 }

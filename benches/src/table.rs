@@ -245,7 +245,7 @@ mod tests {
             window: 1,
             run,
         };
-        Outcome { row, kernel_stack_bytes_per_connection: None }
+        Outcome { row, kernel_stack_bytes_per_connection: None, cut: None, hgrm: None }
     }
 
     #[test]

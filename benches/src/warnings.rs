@@ -7,7 +7,7 @@ use crate::options::{Options, Rate};
 
 /// The least share of the asked rate that must be answered, if all of it was sent: below it calls pile
 /// up, and latencies tell how long the run was.
-const ANSWERED_SHARE_MIN: f64 = 0.99;
+pub(crate) const ANSWERED_SHARE_MIN: f64 = 0.99;
 /// The greatest lag of the load itself, at its 99th percentile. It is part of every latency that is
 /// counted from when a call was due.
 const SEND_LAG_P99_US_MAX: f64 = 100.0;

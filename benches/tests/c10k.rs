@@ -175,7 +175,8 @@ fn slow_handlers_block_a_loop_and_not_a_pool() {
     assert_eq!(pooled[1]["slow"]["offload_threads"], Value::Null, "threads wait themselves");
     // A loop that waits answers nobody meanwhile.
     assert!(rows[0]["latency_us"]["max"].as_f64() >= Some(SLOW_US), "{}", rows[0]);
-    let slow = fs::read_to_string(hgrm.join("event-10x4-1-slow.hgrm")).expect("the percentiles");
+    let slow = fs::read_to_string(hgrm.join("event-10x4-slow5x20000-w64-1-slow.hgrm"));
+    let slow = slow.expect("the percentiles");
     let count = rows[0]["slow"]["requests"].as_u64().expect("a count");
     let total = format!("Total count    = {count:>12}]");
     assert!(slow.contains(&total), "{slow}");

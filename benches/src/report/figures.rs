@@ -1,0 +1,336 @@
+//! The plots of a section.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::plan::{Group, Part, Section, Trial};
+use super::spectrum::Spectrum;
+use super::store::Stored;
+use super::tables::{memory, switches};
+use super::view::{View, views};
+use crate::chart::{Axis, Bar, BarPanel, Head, Line, Look, Panel, draw_bars, draw_lines};
+use crate::message::Row;
+use crate::options::ServerKind;
+use crate::show;
+use crate::stats::count;
+
+/// A plot, and the name of its file.
+pub(super) struct Figure {
+    pub(super) file: &'static str,
+    pub(super) title: String,
+    pub(super) svg: String,
+}
+
+/// Returns the plots of a section.
+pub(super) fn figures(stored: &Stored, part: &Part, folder: &Path) -> Result<Vec<Figure>> {
+    let plot = Plot { stored, part };
+    match part.section {
+        Section::Connections => plot.connections(),
+        Section::Mix => plot.mix(folder),
+        Section::Models => plot.models(),
+        Section::OpenLoop => plot.open_loop(folder),
+        Section::Payloads => plot.payloads(),
+        Section::Client | Section::Slo | Section::Workloads => Ok(Vec::new()),
+    }
+}
+
+/// What the plots of one section are made of.
+struct Plot<'a> {
+    stored: &'a Stored,
+    part: &'a Part,
+}
+
+/// Returns how a server is drawn, everywhere.
+fn look(server: ServerKind) -> Look {
+    let all = ServerKind::value_variants();
+    Look::of(all.iter().position(|other| *other == server).unwrap_or(0))
+}
+
+/// Returns what a group's trials are called and how they are drawn, where a server has more than one.
+fn ways(group: &Group) -> Vec<(String, Look)> {
+    let way = |(place, trial): (usize, &Trial)| {
+        let before = group.trials[..place].iter().filter(|other| other.server == trial.server);
+        (trial.label.clone(), look(trial.server).variant(before.count()))
+    };
+    group.trials.iter().enumerate().map(way).collect()
+}
+
+impl<'a> Plot<'a> {
+    fn views(&self, group: &'a Group) -> impl Iterator<Item = View<'a>> + use<'a> {
+        views(self.stored, self.part.section, group)
+    }
+
+    /// Returns the servers, in order, and how they are drawn.
+    fn legend(&self) -> Vec<(String, Look)> {
+        self.servers().into_iter().map(|server| (server.to_string(), look(server))).collect()
+    }
+
+    fn servers(&self) -> Vec<ServerKind> {
+        let mut servers = Vec::new();
+        for trial in self.part.groups.iter().flat_map(|group| &group.trials) {
+            if !servers.contains(&trial.server) {
+                servers.push(trial.server);
+            }
+        }
+        servers
+    }
+
+    fn head(&self, title: &str, note: &str) -> Head {
+        Head { title: title.to_owned(), note: note.to_owned(), legend: self.legend() }
+    }
+
+    /// Returns a line for each server, with a point for each of its groups.
+    fn lines(
+        &self,
+        groups: &[&'a Group],
+        x: impl Fn(&Row) -> f64,
+        y: impl Fn(&Row) -> Option<f64>,
+    ) -> Vec<Line> {
+        let line = |server: ServerKind| {
+            let mut line = Line {
+                look: look(server),
+                points: Vec::new(),
+                marks: Vec::new(),
+                spreads: Vec::new(),
+            };
+            for view in groups.iter().flat_map(|group| self.views(group)) {
+                if view.trial.server != server {
+                    continue;
+                }
+                let spread = view.spread(|row| y(row).unwrap_or(f64::NAN));
+                if let (Some(at), Some(spread)) = (view.median(&x), spread) {
+                    line.points.push((at, spread.median));
+                    line.spreads.push((at, spread.least, spread.greatest));
+                }
+            }
+            line.marks.clone_from(&line.points);
+            line
+        };
+        self.servers().into_iter().map(line).collect()
+    }
+
+    fn on_line(&self, line: &str) -> Vec<&'a Group> {
+        self.part.groups.iter().filter(|group| group.line == line).collect()
+    }
+
+    /// Returns the names that groups have for their line, in order.
+    fn line_names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = Vec::new();
+        for group in &self.part.groups {
+            if !names.contains(&group.line.as_str()) {
+                names.push(&group.line);
+            }
+        }
+        names
+    }
+
+    fn connections(&self) -> Result<Vec<Figure>> {
+        let note = "Medians; strokes from the least to the greatest run. Server on one core, load on \
+                    the other.";
+        let two = |file, title: &str, unit: &str, number: fn(&Row) -> f64| {
+            let panels = self.line_names().into_iter().map(|name| {
+                let lines = self.lines(
+                    &self.on_line(name),
+                    |row| row.connections.into(),
+                    |row| Some(number(row)),
+                );
+                by_connections(name, unit, lines)
+            });
+            let svg = draw_lines(&self.head(title, note), &panels.collect::<Vec<_>>(), 2)?;
+            anyhow::Ok(Figure { file, title: title.to_owned(), svg })
+        };
+        let title = "Memory of the server for each connection";
+        let alone = self.on_line(self.line_names().first().copied().unwrap_or_default());
+        let lines =
+            self.lines(&alone, |row| row.connections.into(), |row| row.rss_bytes_per_connection);
+        let panel = by_connections("idle, after one call each", "bytes a connection", lines);
+        let head = self.head(
+            title,
+            "RssAnon, as the slope from the first connections to all; without the kernel's sockets and \
+             stacks.",
+        );
+        let memory = draw_lines(&head, &[panel], 1)?;
+        Ok(vec![
+            two("throughput.svg", "Throughput against connections", "requests/s", |row| {
+                row.requests_per_second
+            })?,
+            two("cpu.svg", "Server CPU against connections", "CPU \u{b5}s a request", |row| {
+                row.server_cpu_us_per_request
+            })?,
+            Figure { file: "memory.svg", title: title.to_owned(), svg: memory },
+        ])
+    }
+
+    fn payloads(&self) -> Result<Vec<Figure>> {
+        let groups: Vec<&Group> = self.part.groups.iter().collect();
+        let lines = |number: fn(&Row) -> f64| {
+            self.lines(&groups, |row| count(row.payload), |row| Some(number(row)))
+        };
+        let panel = |title: &str, unit: &str, lines: Vec<Line>| {
+            let ticks =
+                x_values(&lines).into_iter().map(|bytes| (bytes, whole(bytes, show::bytes)));
+            Panel {
+                title: title.to_owned(),
+                x: Axis::log_at(
+                    "payload of a call and of its reply",
+                    ticks.collect(),
+                    x_values(&lines).into_iter(),
+                ),
+                y: Axis::log(unit, y_values(&lines).into_iter()),
+                lines,
+            }
+        };
+        let panels = [
+            panel("Calls", "requests/s", lines(|row| row.requests_per_second)),
+            panel(
+                "Bytes",
+                "MB/s each way",
+                lines(|row| row.requests_per_second * count(row.payload) / 1e6),
+            ),
+            panel("Server", "CPU \u{b5}s a request", lines(|row| row.server_cpu_us_per_request)),
+            panel("Latency, p99", "ms", lines(|row| row.latency_us.p99 / 1e3)),
+        ];
+        let title = "Payloads of 16 bytes to 1 MiB";
+        let note = "Each connection has one call in flight. Medians; strokes from the least to the \
+                    greatest run.";
+        let svg = draw_lines(&self.head(title, note), &panels, 2)?;
+        Ok(vec![Figure { file: "payloads.svg", title: title.to_owned(), svg }])
+    }
+
+    /// Returns the spectra: a figure for each workload, a panel for each rate.
+    fn open_loop(&self, folder: &Path) -> Result<Vec<Figure>> {
+        let files = ["latency-w4.svg", "latency-w5b.svg"];
+        let figure = |(name, file): (&str, &'static str)| {
+            let panels = self.on_line(name).into_iter().map(|group| self.spectrum(group, folder));
+            let title = format!("Latency of {name} by how many calls were faster");
+            let note = "Open loop: from when a call was due. Closed loop: from its write. Medians of the \
+                        runs; the further right, the rarer.";
+            let svg = draw_lines(&self.head(&title, note), &panels.collect::<Vec<_>>(), 2)?;
+            anyhow::Ok(Figure { file, title, svg })
+        };
+        self.line_names().into_iter().zip(files).map(figure).collect()
+    }
+
+    fn spectrum(&self, group: &'a Group, folder: &Path) -> Panel {
+        let line = |view: View<'_>| {
+            let spectrum = Spectrum::read(&view, folder);
+            let (points, marks) = (spectrum.points(), spectrum.marks());
+            Line { look: look(view.trial.server), points, marks, spreads: Vec::new() }
+        };
+        let lines: Vec<Line> = self.views(group).map(line).collect();
+        let greatest = x_values(&lines).into_iter().fold(0.9, f64::max);
+        Panel {
+            title: group.name.clone(),
+            x: Axis::nines("share of the calls", greatest),
+            y: Axis::log("latency in ms", y_values(&lines).into_iter()),
+            lines,
+        }
+    }
+
+    /// Returns how many of the fast calls were answered within which time.
+    fn mix(&self, folder: &Path) -> Result<Vec<Figure>> {
+        let figure = |(group, file): (&'a Group, &'static str)| {
+            let title = format!("Latency of the fast calls: {}", group.name);
+            let looks = ways(group);
+            let line = |(view, (_, look)): (View<'_>, &(String, Look))| {
+                let points = Spectrum::read(&view, folder).distribution();
+                let marks = points.iter().copied().filter(|(_, share)| share % 20.0 == 10.0);
+                Line {
+                    look: *look,
+                    marks: marks.collect(),
+                    points: points.clone(),
+                    spreads: Vec::new(),
+                }
+            };
+            let lines: Vec<Line> = self.views(group).zip(&looks).map(line).collect();
+            let panel = Panel {
+                title: "1 % of the calls have a handler that blocks for 5 ms; these are the others"
+                    .to_owned(),
+                x: Axis::log("latency in ms", x_values(&lines).into_iter()),
+                y: Axis::linear("% of the calls answered within it", [100.0].into_iter()),
+                lines,
+            };
+            let note = "Medians of the runs. The further left, the better.".to_owned();
+            let head = Head { title: title.clone(), note, legend: looks };
+            anyhow::Ok(Figure { file, title, svg: draw_lines(&head, &[panel], 1)? })
+        };
+        let files = ["mix-closed.svg", "mix-rate.svg", "mix-window.svg"];
+        self.part.groups.iter().zip(files).map(figure).collect()
+    }
+
+    /// Returns the servers side by side, in bars.
+    fn models(&self) -> Result<Vec<Figure>> {
+        let Some(group) = self.part.groups.first() else { return Ok(Vec::new()) };
+        let panel = |title: &str, note: &str, number: fn(&View<'_>) -> Option<f64>| {
+            let bar = |view: View<'_>| {
+                let number = number(&view);
+                let text = number.map_or_else(|| "not measured".to_owned(), show::digits);
+                Bar { name: view.trial.label.clone(), look: look(view.trial.server), number, text }
+            };
+            let bars = self.views(group).map(bar).collect();
+            BarPanel { title: title.to_owned(), note: note.to_owned(), bars }
+        };
+        let panels = [
+            panel("CPU", "\u{b5}s of the server for each request", |view| {
+                view.median(|row| row.server_cpu_us_per_request)
+            }),
+            panel(
+                "Memory",
+                "bytes of the server for each connection, without the kernel's",
+                memory,
+            ),
+            panel(
+                "Latency, p99",
+                "ms from the write of a call to its reply, closed loop",
+                |view| view.median(|row| row.latency_us.p99 / 1e3),
+            ),
+            panel("Context switches", "a second, of all threads of the server", |view| {
+                view.median(switches)
+            }),
+        ];
+        let title = format!("The servers side by side: {}", group.name);
+        let note = "Medians. Less is better in every panel.".to_owned();
+        let head = Head { title: title.clone(), note, legend: Vec::new() };
+        Ok(vec![Figure { file: "models.svg", title, svg: draw_bars(&head, &panels)? }])
+    }
+}
+
+fn by_connections(title: &str, unit: &str, lines: Vec<Line>) -> Panel {
+    let mut ticks: Vec<(f64, String)> = Vec::new();
+    for connections in x_values(&lines) {
+        // Two that stand close to each other, such as where a server's own limit cut it short, would
+        // be written over each other: the greater one is.
+        ticks.pop_if(|(last, _)| connections / *last < 1.35);
+        ticks.push((connections, whole(connections, show::grouped)));
+    }
+    Panel {
+        title: title.to_owned(),
+        x: Axis::log_at("connections", ticks, x_values(&lines).into_iter()),
+        y: Axis::log(unit, y_values(&lines).into_iter()),
+        lines,
+    }
+}
+
+/// Returns all values of x, rising, each once.
+fn x_values(lines: &[Line]) -> Vec<f64> {
+    let mut values: Vec<f64> =
+        lines.iter().flat_map(|line| &line.points).map(|point| point.0).collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    values
+}
+
+/// Returns all values of y, and the ends of their spreads.
+fn y_values(lines: &[Line]) -> Vec<f64> {
+    let points = lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+    let spreads = lines.iter().flat_map(|line| &line.spreads);
+    points.chain(spreads.flat_map(|spread| [spread.1, spread.2])).collect()
+}
+
+/// Returns a whole number as text.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was a count")]
+fn whole(number: f64, text: fn(u64) -> String) -> String {
+    text(number as u64)
+}
