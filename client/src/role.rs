@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use onceloop_endpoint::{Closed, Connection, Role};
+use onceloop_endpoint::{Closed, Connection, Frames, Role};
 use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::error::{Code, Fault};
 use onceloop_protocol::frame::{Frame, Header, Kind};
@@ -168,6 +168,7 @@ impl<S: 'static> Role<S> for ClientRole<S> {
         cx: &mut Cx<'_, S>,
         id: Id<Connection<Self>>,
         frame: &Frame<'_>,
+        _: &mut Frames<'_>,
         out: &mut Vec<u8>,
     ) {
         let now = cx.registry.now();

@@ -148,6 +148,12 @@ impl<R> Connection<R> {
         self.output.len() + bytes <= self.settings.limits.output_bytes_mark
     }
 
+    /// Returns how many bytes waiting to be added to the output leave room for another frame.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.settings.limits.output_bytes_mark.saturating_sub(self.output.len())
+    }
+
     /// Returns whether this end has said its last word here: what is queued now may never arrive.
     pub fn is_finishing(&self) -> bool {
         matches!(self.phase, Phase::Finishing | Phase::Over)

@@ -5,12 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use onceloop_protocol::cutter::Cut;
 use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{Frame, Header, Kind};
-use onceloop_protocol::scan::{ScanLimits, scan};
 use onceloop_protocol::table::Refusal;
 use onceloop_reactor::{Cx, Id, Input};
 
 use crate::connection::{Phase, close, finish};
-use crate::{Closed, Connection, Role, deadlines};
+use crate::{Closed, Connection, Frames, Role, deadlines};
 
 /// What the cutter asks for while it skips a refused frame: any byte at all.
 const NEEDS_SKIPPING: usize = 1;
@@ -31,14 +30,6 @@ enum Stop {
     Partial(usize),
 }
 
-/// What is being cut into frames, and how far that has come. It outlives a callback that panics.
-struct Batch<'a> {
-    unread: &'a [u8],
-    /// `None` until something was cut; then the bytes of the refused frame that is being skipped,
-    /// or 0.
-    skips: Option<usize>,
-}
-
 pub(crate) fn run<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
@@ -55,18 +46,17 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
     let is_own = input.unread().is_empty() && connection.has_backlog;
     let own = if is_own { std::mem::take(&mut connection.tail) } else { Vec::new() };
     let requests_max = input.requests_max();
-    let mut batch = Batch { unread: if is_own { &own[..] } else { input.unread() }, skips: None };
-    if !batch.unread.is_empty() {
+    let unread = if is_own { &own[..] } else { input.unread() };
+    let mut frames = Frames::new(unread, requests_max, id.to_bits());
+    if !unread.is_empty() {
         // A callback that panics ends this turn for the program, not this connection: what was not
         // yet run and what was already answered are put back first.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            run_frames(cx, id, &mut batch, requests_max, &mut out)
-        }));
+        let result = catch_unwind(AssertUnwindSafe(|| run_frames(cx, id, &mut frames, &mut out)));
         let stop = match &result {
             Ok(stop) => stop,
             Err(_) => &Stop::Budget,
         };
-        keep_rest(cx, id, &batch, stop);
+        keep_rest(cx, id, &frames, stop);
         input.advance(input.unread().len());
         cx.registry.give_buffer(own);
         if let Err(panic) = result {
@@ -81,11 +71,10 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
 fn run_frames<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
-    batch: &mut Batch<'_>,
-    requests_max: usize,
+    frames: &mut Frames<'_>,
     out: &mut Vec<u8>,
 ) -> Stop {
-    for _ in 0..requests_max {
+    while frames.left > 0 {
         let Some(connection) = cx.registry.get_mut(id) else { return Stop::Gone };
         if connection.phase == Phase::Finishing {
             return Stop::Gone;
@@ -94,23 +83,23 @@ fn run_frames<S: 'static, R: Role<S>>(
             return Stop::Congested;
         }
         let limits = &connection.settings.limits;
-        let scan_limits = ScanLimits::of(limits);
         let role = connection.role;
         let is_established = role.is_established();
         let body_bytes_max =
             if is_established { limits.body_bytes_max } else { limits.handshake_body_bytes_max };
+        frames.left -= 1;
         // Looked at where it is: a frame is large enough for a copy of it to be waited for.
-        match &connection.cutter.next(&mut batch.unread, body_bytes_max) {
+        match &frames.cut(connection, body_bytes_max) {
             Cut::Frame(frame) => {
-                batch.skips = Some(0);
-                match refuse(frame, &scan_limits) {
-                    None => run_frame(cx, id, role, frame, out),
-                    Some(refusal) => R::on_refused(cx, id, frame.header, refusal, out),
+                frames.skips = Some(0);
+                match frames.check(frame) {
+                    Ok(()) => run_frame(cx, id, role, frame, frames, out),
+                    Err(fault) => R::on_refused(cx, id, frame.header, fault.refusal(), out),
                 }
             }
             Cut::NeedMore(bytes) => return Stop::Partial(*bytes),
             &Cut::Refused { header, length } => {
-                batch.skips = Some(length);
+                frames.skips = Some(length);
                 let refusal = too_large(length, body_bytes_max);
                 R::on_refused(cx, id, header, refusal, out);
             }
@@ -121,20 +110,6 @@ fn run_frames<S: 'static, R: Role<S>>(
         }
     }
     Stop::Budget
-}
-
-/// Returns why a frame must not be looked at any further.
-#[inline]
-fn refuse(frame: &Frame<'_>, limits: &ScanLimits) -> Option<Refusal> {
-    let unknown = frame.header.flags.not_understood();
-    if unknown != 0 {
-        let message = format!("the flags {unknown:#06x} are not understood here");
-        return Some(Refusal::new(Code::Unsupported, message));
-    }
-    if frame.body.is_empty() {
-        return None;
-    }
-    scan(frame.body, limits).err().map(|error| Refusal::new(Code::Malformed, error.to_string()))
 }
 
 fn too_large(length: usize, body_bytes_max: usize) -> Refusal {
@@ -148,15 +123,19 @@ fn run_frame<S: 'static, R: Role<S>>(
     id: Id<Connection<R>>,
     role: R,
     frame: &Frame<'_>,
+    frames: &mut Frames<'_>,
     out: &mut Vec<u8>,
 ) {
-    log::trace!("connection {}: {:?} seq {}", id.to_bits(), frame.header.kind, frame.header.seq);
+    frames.trace(frame);
     match frame.header.kind {
         Kind::Ping if role.is_established() => {
             Header::new(Kind::Pong, frame.header.seq).append(&[], out);
         }
         Kind::Pong if role.is_established() => {}
-        _ => role.on_frame(cx, id, frame, out),
+        _ => {
+            cx.registry.watch(id);
+            role.on_frame(cx, id, frame, frames, out);
+        }
     }
 }
 
@@ -164,11 +143,11 @@ fn run_frame<S: 'static, R: Role<S>>(
 fn keep_rest<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
-    batch: &Batch<'_>,
+    frames: &Frames<'_>,
     stop: &Stop,
 ) {
     let now = cx.registry.now();
-    let rest = batch.unread;
+    let rest = frames.unread;
     let keeps = !rest.is_empty() && !matches!(stop, Stop::Gone | Stop::Lost(_));
     let tail = if keeps { tail(cx, rest) } else { Vec::new() };
     let Some(connection) = cx.registry.get_mut(id) else { return };
@@ -176,13 +155,13 @@ fn keep_rest<S: 'static, R: Role<S>>(
     if keeps {
         connection.tail = tail;
     }
-    let skips = batch.skips.unwrap_or(connection.tail_needs as usize);
+    let skips = frames.skips.unwrap_or(connection.tail_needs as usize);
     let needs = match stop {
         Stop::Partial(bytes) if keeps => *bytes,
         Stop::Partial(NEEDS_SKIPPING) | Stop::Budget if rest.is_empty() => skips,
         _ => 0,
     };
-    connection.await_frame(needs, batch.skips.is_some(), now);
+    connection.await_frame(needs, frames.skips.is_some(), now);
     match stop {
         Stop::Budget => cx.registry.wake(id),
         Stop::Lost(what) => finish(cx.registry, id, Closed::Protocol(what.clone())),

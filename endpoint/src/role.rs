@@ -7,7 +7,7 @@ use onceloop_protocol::frame::{Frame, Header};
 use onceloop_protocol::table::Refusal;
 use onceloop_reactor::{Cx, Id};
 
-use crate::{Closed, Connection};
+use crate::{Closed, Connection, Frames};
 
 /// One end's part in a connection.
 ///
@@ -24,11 +24,14 @@ pub trait Role<S: 'static>: Copy + 'static {
 
     /// A whole frame came, within the limits, its body scanned, its critical flags understood. PING
     /// and PONG come here only before the handshake is done, where they have no place.
+    ///
+    /// REQUESTs that stand behind it may be taken from `frames` and run as well.
     fn on_frame(
         self,
         cx: &mut Cx<'_, S>,
         id: Id<Connection<Self>>,
         frame: &Frame<'_>,
+        frames: &mut Frames<'_>,
         out: &mut Vec<u8>,
     );
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use onceloop_protocol::limits::Limits;
+use onceloop_protocol::scan::ScanLimits;
 
 /// The limits in force, and the instant from which the connections count their time. Shared, so
 /// that a connection carries one pointer.
@@ -10,13 +11,15 @@ use onceloop_protocol::limits::Limits;
 pub struct Settings {
     /// The limits in force.
     pub limits: Limits,
+    /// The part of them that bounds a body.
+    pub(crate) scan_limits: ScanLimits,
     epoch: Instant,
 }
 
 impl Settings {
     /// Returns settings with these limits; `now` is any recent instant.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Settings { limits, epoch: now }
+        Settings { scan_limits: ScanLimits::of(&limits), limits, epoch: now }
     }
 
     /// Returns `now` in milliseconds, modulo 2³²: differences below 49 days are right.

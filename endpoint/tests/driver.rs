@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use onceloop_endpoint::{Closed, Connection, Role, Settings, close, finish};
+use onceloop_endpoint::{Closed, Connection, Frames, Role, Settings, close, finish};
 use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::frame::{Frame, Header, Kind, MAGIC};
 use onceloop_protocol::limits::Limits;
@@ -35,6 +35,28 @@ struct App {
     closed: Vec<(u64, String)>,
 }
 
+fn echo(cx: &mut Cx<'_, App>, id: EchoId, frame: &Frame<'_>, out: &mut Vec<u8>) {
+    let seq = frame.header.seq;
+    cx.state.frames.push(seq);
+    match seq {
+        PANIC => panic!("on purpose"),
+        CLOSE => {
+            close(cx.registry, id, Closed::Local("asked"));
+            close(cx.registry, id, Closed::Local("asked again"));
+        }
+        FINISH => finish(cx.registry, id, Closed::Local("asked")),
+        LARGE => {
+            let mut large = Vec::new();
+            Header::new(Kind::Reply, seq).append(&[7; LARGE_BYTES], &mut large);
+            let connection = cx.registry.get_mut(id).expect("it is open");
+            connection.push_shared(large.into());
+            return cx.registry.touch(id);
+        }
+        _ => {}
+    }
+    Header::new(Kind::Reply, seq).append(frame.body, out);
+}
+
 impl Role<App> for Echo {
     fn is_established(&self) -> bool {
         true
@@ -42,26 +64,21 @@ impl Role<App> for Echo {
 
     fn on_open(_: &mut Cx<'_, App>, _: EchoId, _: &mut Vec<u8>) {}
 
-    fn on_frame(self, cx: &mut Cx<'_, App>, id: EchoId, frame: &Frame<'_>, out: &mut Vec<u8>) {
-        let seq = frame.header.seq;
-        cx.state.frames.push(seq);
-        match seq {
-            PANIC => panic!("on purpose"),
-            CLOSE => {
-                close(cx.registry, id, Closed::Local("asked"));
-                close(cx.registry, id, Closed::Local("asked again"));
-            }
-            FINISH => finish(cx.registry, id, Closed::Local("asked")),
-            LARGE => {
-                let mut large = Vec::new();
-                Header::new(Kind::Reply, seq).append(&[7; LARGE_BYTES], &mut large);
-                let connection = cx.registry.get_mut(id).expect("it is open");
-                connection.push_shared(large.into());
-                return cx.registry.touch(id);
-            }
-            _ => {}
+    fn on_frame(
+        self,
+        cx: &mut Cx<'_, App>,
+        id: EchoId,
+        frame: &Frame<'_>,
+        frames: &mut Frames<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        echo(cx, id, frame, out);
+        // As the server does it.
+        while cx.registry.is_unchanged(id)
+            && let Some(next) = frames.next_request(out.len())
+        {
+            echo(cx, id, &next, out);
         }
-        Header::new(Kind::Reply, seq).append(frame.body, out);
     }
 
     fn on_refused(_: &mut Cx<'_, App>, _: EchoId, _: Header, refusal: Refusal, out: &mut Vec<u8>) {

@@ -58,8 +58,15 @@ impl Cutter {
         Cutter { skip: NOT_BEGUN }
     }
 
+    /// Returns a cutter that stands at the beginning of a frame, as every one does behind a whole
+    /// frame.
+    pub const fn between_frames() -> Cutter {
+        Cutter { skip: 0 }
+    }
+
     /// Takes the next frame off the front of `input`.
-    #[inline]
+    // Where only REQUESTs are taken, most of it is decided when it is compiled.
+    #[inline(always)]
     pub fn next<'a>(&mut self, input: &mut &'a [u8], body_bytes_max: usize) -> Cut<'a> {
         if self.skip > 0
             && let Some(cut) = self.begin(input)

@@ -85,6 +85,8 @@ pub(crate) struct Slot<S: 'static> {
     pub(crate) readiness: Readiness,
     /// Queues that the source is in, a bit for each: it is in none of them twice.
     pub(crate) queues: Queues,
+    /// Not lent for changing since [`Registry::watch`].
+    is_unchanged: bool,
 }
 
 /// A set of queues.
@@ -131,6 +133,7 @@ impl<S> Slot<S> {
     }
 
     fn as_source_mut<T: Source<S>>(&mut self) -> Option<&mut T> {
+        self.is_unchanged = false;
         let source: &mut dyn Any = &mut *self.source;
         source.downcast_mut()
     }
@@ -158,6 +161,7 @@ impl<S> Registry<S> {
             generation: raw.generation,
             readiness: Readiness::default(),
             queues: Queues::default(),
+            is_unchanged: false,
         });
         Ok(Id::from_raw(raw))
     }
@@ -191,6 +195,25 @@ impl<S> Registry<S> {
             return None;
         }
         Some((a_slot.as_source_mut()?, b_slot.as_source_mut()?))
+    }
+
+    /// Begins to watch a source for [`Registry::is_unchanged`].
+    pub fn watch<T>(&mut self, id: Id<T>) {
+        if let Some(slot) = self.slot_mut(id.raw()) {
+            slot.is_unchanged = true;
+        }
+    }
+
+    /// Whether a source is still here and nobody was lent it for changing since it was last
+    /// [watched](Registry::watch).
+    ///
+    /// For a source's own dispatch, which runs callbacks in between: what it remembers of itself
+    /// still holds then. That costs less than another look at itself, for which its type has to be
+    /// asked.
+    #[inline]
+    pub fn is_unchanged<T>(&self, id: Id<T>) -> bool {
+        let slot = self.slots.get(id.raw().index as usize);
+        slot.is_some_and(|slot| slot.is(id.raw()) && slot.is_unchanged)
     }
 
     /// Whether a source is still here.

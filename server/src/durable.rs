@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::core::Core;
 use crate::peer::{self, PeerConnection};
-use crate::{drain, request};
+use crate::{delivery, drain, held, request};
 
 /// Where a server's table is kept: `None` keeps nothing.
 pub(crate) type AnyStore = Option<Box<dyn Store>>;
@@ -85,13 +85,13 @@ fn run<S: 'static>(
     let connection = Id::<PeerConnection<S>>::from_bits(held.connection());
     let mut out = cx.registry.take_buffer();
     request::start(cx, connection, id, session, call, &frame, handler, &mut out);
-    request::send(cx, connection, out);
+    delivery::send(cx, connection, out);
     unblock(cx, id, Some(session));
 }
 
-fn send<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>, delivery: Delivery, frame: Bytes) {
-    request::send_everywhere(cx, delivery, &frame);
-    unblock(cx, id, delivery.unblocks);
+fn send<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>, to: Delivery, frame: Bytes) {
+    delivery::send_everywhere(cx, to, &frame);
+    unblock(cx, id, to.unblocks);
 }
 
 /// In-order session: something ended, so another call may have its turn.
@@ -99,7 +99,7 @@ fn unblock<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>, session: Option<Sess
     if let Some(session) = session
         && cx.registry.get(id).is_some_and(|core| core.table.is_in_order(session))
     {
-        request::unblock(cx, id, session);
+        held::unblock(cx, id, session);
     }
 }
 

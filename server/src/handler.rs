@@ -1,5 +1,6 @@
 //! A handler behind its type: from argument bytes to a reply's bytes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -85,23 +86,37 @@ impl<S: 'static> Handler<S> {
         Handler { is_transactional: true, ..self }
     }
 
-    /// Runs the handler. A panic is caught: the handler has run, and that is its answer. What it
-    /// had changed in the program's state by then stays changed; a program that would rather stop
-    /// than go on with that gets the panic itself.
-    pub(crate) fn run(&self, body: &[u8], cx: &mut Context<'_, S>, out: &mut Vec<u8>) -> Ended {
-        let start = out.len();
-        let result = catch_unwind(AssertUnwindSafe(|| (self.run)(body, cx, out)));
-        result.unwrap_or_else(|panic| {
-            out.truncate(start);
-            let name = &self.info.name;
-            let what = panic_message(&*panic);
-            log::error!("the handler of {name} panicked: {what}");
-            if self.stops_on_panic {
-                resume_unwind(panic);
+    /// Runs the handler. What stands in `out` from `begin` on is its answer. A panic is caught: the
+    /// handler has run, and that is its answer. What it had changed in the program's state by then
+    /// stays changed; a program that would rather stop than go on with that gets the panic itself.
+    #[inline]
+    pub(crate) fn run(
+        &self,
+        body: &[u8],
+        cx: &mut Context<'_, S>,
+        begin: usize,
+        out: &mut Vec<u8>,
+    ) -> Ended {
+        match catch_unwind(AssertUnwindSafe(|| (self.run)(body, cx, out))) {
+            Ok(ended) => ended,
+            Err(panic) => {
+                // Also for a program that goes on all the same: no half of an answer goes out.
+                out.truncate(begin);
+                self.panicked(panic)
             }
-            let message = format!("the handler of {name} panicked");
-            Ended::Failed(ErrorBody::new(Code::ApplicationError, message).into())
-        })
+        }
+    }
+
+    #[cold]
+    fn panicked(&self, panic: Box<dyn Any + Send>) -> Ended {
+        let name = &self.info.name;
+        let what = panic_message(&*panic);
+        log::error!("the handler of {name} panicked: {what}");
+        if self.stops_on_panic {
+            resume_unwind(panic);
+        }
+        let message = format!("the handler of {name} panicked");
+        Ended::Failed(ErrorBody::new(Code::ApplicationError, message).into())
     }
 }
 
@@ -134,7 +149,7 @@ fn application_error<E: Encode + std::fmt::Display>(error: &E) -> ErrorBody<'sta
     body
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use onceloop_endpoint::{Closed, Connection, Role, close, finish};
+use onceloop_endpoint::{Closed, Connection, Frames, Role, close, finish};
 use onceloop_protocol::codec;
 use onceloop_protocol::cutter::FramingError;
 use onceloop_protocol::error::Code;
@@ -12,7 +12,7 @@ use onceloop_protocol::table::{Cancelled, Principal, Refusal, SessionKey};
 use onceloop_reactor::{Cx, Id, Peer as Address};
 
 use crate::core::Core;
-use crate::{acceptor, drain, durable, request};
+use crate::{acceptor, delivery, drain, durable, held, request};
 
 /// A connection of a server.
 pub(crate) type PeerConnection<S> = Connection<Peer<S>>;
@@ -95,13 +95,14 @@ impl<S: 'static> Role<S> for Peer<S> {
         cx: &mut Cx<'_, S>,
         id: Id<PeerConnection<S>>,
         frame: &Frame<'_>,
+        frames: &mut Frames<'_>,
         out: &mut Vec<u8>,
     ) {
         let peer = self;
         let Some(session) = peer.session() else { return handshake(cx, id, peer.core, frame, out) };
         match frame.header.kind {
             Kind::Request => {
-                request::run(cx, id, &peer, session, frame, out);
+                request::run(cx, id, &peer, session, frame, frames, out);
             }
             Kind::Notify => request::notify(cx, id, &peer, frame),
             Kind::Ack => acknowledge(cx, id, &peer, session, frame.header.seq, out),
@@ -123,7 +124,7 @@ impl<S: 'static> Role<S> for Peer<S> {
     ) -> bool {
         match self.session() {
             Some(session) if self.is_in_order() => {
-                request::run_held(cx, id, &self, session, count_max, out)
+                held::run_held(cx, id, &self, session, count_max, out)
             }
             _ => false,
         }
@@ -375,7 +376,7 @@ pub(crate) fn welcome_late<S: 'static>(
     let mut out = cx.registry.take_buffer();
     out.extend_from_slice(&MAGIC);
     append(Kind::Welcome, welcome, &mut out);
-    request::send(cx, id, out);
+    delivery::send(cx, id, out);
 }
 
 /// What the server must know of the client's return is safe: RESUMED leaves.
@@ -394,7 +395,7 @@ pub(crate) fn resumed_late<S: 'static>(
     if let Some(core) = cx.registry.get_mut(core) {
         core.table.append_finished(session, &mut out);
     }
-    request::send(cx, id, out);
+    delivery::send(cx, id, out);
 }
 
 /// That the session is over is safe: its client is told.
@@ -406,7 +407,7 @@ pub(crate) fn refuse_late<S: 'static>(
     let mut out = cx.registry.take_buffer();
     out.extend_from_slice(&MAGIC);
     refusal.append(0, &mut out);
-    request::send(cx, id, out);
+    delivery::send(cx, id, out);
     finish(cx.registry, id, Closed::Protocol(refusal.message.to_string()));
 }
 
@@ -448,7 +449,7 @@ fn cancel<S: 'static>(
         Cancelled::Held { connection, refusal } => {
             let mut frame = cx.registry.take_buffer();
             refusal.append(seq, &mut frame);
-            request::send(cx, Id::from_bits(connection), frame);
+            delivery::send(cx, Id::from_bits(connection), frame);
         }
         Cancelled::Nothing => {}
         Cancelled::Running(key) => {

@@ -10,7 +10,7 @@ use onceloop_reactor::{Cx, Registry, Remote};
 
 use crate::context::CallInfo;
 use crate::handler::{Ended, encode_result};
-use crate::request;
+use crate::{delivery, held, request};
 
 /// The right, and the duty, to answer one call. It may be kept as long as it takes: in the state, in
 /// a timer, in the continuation of a call to another server.
@@ -63,7 +63,7 @@ impl<S: 'static, M: Method> Responder<S, M> {
         }
         let mut out = cx.registry.take_buffer();
         request::retry_later(cx, self.call.connection, &self.call, after, &mut out);
-        request::send(cx, self.call.connection, out);
+        delivery::send(cx, self.call.connection, out);
         unblock_later(cx, &self.call);
     }
 
@@ -105,8 +105,8 @@ fn answer<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>, mut out: Vec<u8>) 
         }
         return cx.registry.give_buffer(out);
     }
-    request::deliver(cx, call.connection, call, 0, &mut out);
-    request::send(cx, call.connection, out);
+    delivery::deliver(cx, call.connection, call, 0, &mut out);
+    delivery::send(cx, call.connection, out);
     unblock_later(cx, call);
 }
 
@@ -117,6 +117,6 @@ fn unblock_later<S: 'static>(cx: &mut Cx<'_, S>, call: &CallInfo<S>) {
     {
         let core = call.core;
         // Not here: a handler must not run inside another's call of `respond`.
-        cx.registry.defer(move |cx| request::unblock(cx, core, session));
+        cx.registry.defer(move |cx| held::unblock(cx, core, session));
     }
 }
