@@ -100,9 +100,11 @@ pub(crate) fn bench(folder: &Path, options: &BenchOptions, report: &Options) -> 
         Scope { servers, connections_max: report.connections_max, most: most(&bench, options) };
     let parts = plan::plan(sections, &scope);
     let machine = Machine::ask();
+    let names: Vec<String> = options.servers.iter().map(ServerKind::to_string).collect();
     let made = parts.into_iter().map(|part| Made {
         part,
         machine: machine.clone(),
+        servers: names.join(","),
         runs: options.runs,
         seconds: options.seconds,
         left_out: left_out.clone(),

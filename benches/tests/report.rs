@@ -103,7 +103,8 @@ fn latencies_and_rates_are_part_of_a_report() {
     let folder = Folder::new();
     let sections = ["payloads", "open-loop", "mix", "slo"];
     let stored = made(&folder.0, &sections.join(","));
-    let plots = ["payloads", "latency-w4", "latency-w5b", "mix-closed", "mix-rate", "mix-window"];
+    let plots =
+        ["payloads", "latency-w4", "latency-w5b", "mix-closed", "mix-rate", "mix-window", "slo"];
     check(&folder.0, &stored, &sections, &plots);
     check_rates(stored["rows"].as_array().expect("an array"));
     let answers = stored["slo"].as_array().expect("an array");

@@ -64,8 +64,8 @@ impl Look {
         match number {
             0 => self,
             1 => Look { dash: Dash::Dashed, is_filled: false, ..self },
-            2 => Look { dash: Dash::Dotted, mark: Mark::Square, ..self },
-            _ => Look { dash: Dash::Dotted, mark: Mark::Square, is_filled: false, ..self },
+            2 => Look { dash: Dash::Dotted, mark: Mark::TriangleDown, is_filled: true, ..self },
+            _ => Look { dash: Dash::Dotted, mark: Mark::TriangleDown, is_filled: false, ..self },
         }
     }
 

@@ -14,6 +14,7 @@ use crate::chart::{Axis, Bar, BarPanel, Head, Line, Look, Panel, draw_bars, draw
 use crate::message::Row;
 use crate::options::ServerKind;
 use crate::show;
+use crate::slo;
 use crate::stats::count;
 
 /// A plot, and the name of its file.
@@ -32,7 +33,8 @@ pub(super) fn figures(stored: &Stored, part: &Part, folder: &Path) -> Result<Vec
         Section::Models => plot.models(),
         Section::OpenLoop => plot.open_loop(folder),
         Section::Payloads => plot.payloads(),
-        Section::Client | Section::Slo | Section::Workloads => Ok(Vec::new()),
+        Section::Slo => plot.slo(),
+        Section::Client | Section::Workloads => Ok(Vec::new()),
     }
 }
 
@@ -295,6 +297,36 @@ impl<'a> Plot<'a> {
         let head = Head { title: title.clone(), note, legend: Vec::new() };
         Ok(vec![Figure { file: "models.svg", title, svg: draw_bars(&head, &panels)? }])
     }
+
+    /// Returns the highest rates within the bound, beside what the closed loop reaches.
+    fn slo(&self) -> Result<Vec<Figure>> {
+        let panel = |title: &str, note: &str, number: fn(&slo::Answer) -> Option<f64>| {
+            let bar = |answer: &slo::Answer| {
+                let number = number(answer);
+                let text = number.map_or_else(|| "none".to_owned(), show::digits);
+                Bar { name: answer.server.to_string(), look: look(answer.server), number, text }
+            };
+            let bars = self.stored.slo.iter().map(bar).collect();
+            BarPanel { title: title.to_owned(), note: note.to_owned(), bars }
+        };
+        let panels = [
+            panel("Within the bound", "calls/s, open loop", |answer| answer.rate),
+            panel("Without a bound", "requests/s, closed loop", |answer| Some(answer.ceiling)),
+        ];
+        let Some(slo::Question { p999_us, connections, .. }) =
+            self.stored.slo.first().map(|answer| answer.question)
+        else {
+            return Ok(Vec::new());
+        };
+        let title = format!(
+            "The highest rate with p99.9 of at most {} ms, {} connections",
+            show::short(count(p999_us) / 1e3),
+            show::grouped(connections.into())
+        );
+        let note = "More is better in both panels.".to_owned();
+        let head = Head { title: title.clone(), note, legend: Vec::new() };
+        Ok(vec![Figure { file: "slo.svg", title, svg: draw_bars(&head, &panels)? }])
+    }
 }
 
 fn by_connections(title: &str, unit: &str, lines: Vec<Line>) -> Panel {
@@ -303,13 +335,22 @@ fn by_connections(title: &str, unit: &str, lines: Vec<Line>) -> Panel {
         // Two that stand close to each other, such as where a server's own limit cut it short, would
         // be written over each other: the greater one is.
         ticks.pop_if(|(last, _)| connections / *last < 1.35);
-        ticks.push((connections, whole(connections, show::grouped)));
+        ticks.push((connections, connections_text(connections)));
     }
     Panel {
         title: title.to_owned(),
         x: Axis::log_at("connections", ticks, x_values(&lines).into_iter()),
         y: Axis::log(unit, y_values(&lines).into_iter()),
         lines,
+    }
+}
+
+/// Returns a number of connections in few letters: the table has it exactly.
+fn connections_text(connections: f64) -> String {
+    if connections < 10e3 {
+        whole(connections, show::grouped)
+    } else {
+        show::short((connections / 1e2).round() * 1e2)
     }
 }
 

@@ -165,10 +165,11 @@ fn section(stored: &Stored, made: &Made, figures: &[Figure], first: Option<&Mach
         @for why in &made.left_out { p.failed { (why) } }
         @if is_elsewhere { p.facts { "Measured elsewhere: " (facts(&made.machine)) } }
         p.facts {
-            (made.runs) " runs of " (made.seconds) " s, " (made.machine.date) ". All of it again: "
+            (made.runs) (if made.runs == 1 { " run" } else { " runs" }) " of " (made.seconds) " s, "
+            (made.machine.date) ". All of it again: "
             code {
                 "cargo run --release -- c10k --report DIR --only " (section.name())
-                " --runs " (made.runs) " --seconds " (made.seconds)
+                " --servers " (made.servers) " --runs " (made.runs) " --seconds " (made.seconds)
             }
         }
         @for figure in figures {

@@ -292,7 +292,6 @@ fn mix(scope: &Scope) -> Vec<Group> {
     };
     let where_run = [("", ""), (", offloaded", "--offload")];
     let windows = [
-        (", W 128", "--window 128"),
         (", W 1024", "--window 1024"),
         (", offloaded, W 128", "--offload --window 128"),
         (", offloaded, W 1024", "--offload --window 1024"),

@@ -29,6 +29,8 @@ pub(crate) struct Stored {
 pub(crate) struct Made {
     pub(crate) part: Part,
     pub(crate) machine: Machine,
+    /// As they are typed.
+    pub(crate) servers: String,
     pub(crate) runs: u32,
     pub(crate) seconds: f64,
     /// Servers that were asked for and are not there, and why.
