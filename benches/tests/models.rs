@@ -8,9 +8,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use onceloop_protocol::frame::{HEADER_BYTES, Header, Kind, MAGIC, VERSION};
+use onceloop_protocol::frame::{HEADER_BYTES, Header, Kind, MAGIC, MethodId, VERSION};
 use onceloop_protocol::handshake::{Hello, Order};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Folder, PROGRAM, bench};
 
 /// The servers with a flow of control for each connection.
@@ -24,9 +24,12 @@ struct Server {
 
 impl Server {
     fn start(kind: &str) -> Server {
-        let options = format!(r#"{{"kind":"{kind}","core":null,"spin_us":0,"connections":1000}}"#);
+        Server::with(&json!({ "kind": kind, "core": null, "spin_us": 0, "connections": 1000 }))
+    }
+
+    fn with(options: &Value) -> Server {
         let mut process = Command::new(PROGRAM)
-            .args(["serve", &options])
+            .args(["serve", &options.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -224,6 +227,44 @@ fn bytes_may_come_one_by_one() {
         let pongs = &said[said.len() - 2 * HEADER_BYTES..];
         let seqs = pongs.chunks(HEADER_BYTES).map(|pong| Header::read(pong).expect("PONG").seq);
         assert_eq!(seqs.collect::<Vec<_>>(), [7, 8], "{model}");
+    }
+}
+
+/// Returns the cores that a task of `/proc` may run on, in the kernel's words.
+fn cores(task: &str) -> String {
+    let status = fs::read_to_string(format!("{task}/status")).expect("it lives");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.expect("Linux has it").trim().to_owned()
+}
+
+#[test]
+fn every_thread_stays_on_the_servers_core() {
+    let own = cores("/proc/self");
+    let core = own.split([',', '-']).next().expect("a core");
+    let number: usize = core.parse().expect("a number");
+    let mut slow = Header::new(Kind::Request, 1);
+    slow.method = MethodId::of("bench.slow");
+    let payload = bytes::Bytes::from_static(b"payload");
+    let mut call = Vec::new();
+    slow.append(&rmp_serde::to_vec(&(1_u32, payload)).expect("plain data"), &mut call);
+    // The threads of a model, without the one that answers the parent.
+    for (model, threads) in [("threads", 4), ("tokio", 2), ("fibers", 3)] {
+        let server = Server::with(&json!({
+            "kind": model, "core": number, "spin_us": 0, "connections": 10, "offload_threads": 7
+        }));
+        let mut connections = [server.greet(), server.greet(), server.greet()];
+        // tokio has a thread for this one, fibers have their timers'.
+        connections[0].write_all(&call).expect("it reads");
+        assert_eq!(next_frame(&mut connections[0]).kind, Kind::Reply, "{model}");
+        let id = server.process.id();
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("it lives");
+        let tasks = tasks.map(|task| task.expect("a task").path().display().to_string());
+        let serving: Vec<_> =
+            tasks.filter(|task| !task.ends_with(&format!("/task/{id}"))).collect();
+        assert_eq!(serving.len(), threads, "{model}");
+        for task in serving {
+            assert_eq!(cores(&task), core, "{model}");
+        }
     }
 }
 
