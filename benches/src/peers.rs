@@ -36,14 +36,26 @@ pub(crate) fn command(server: ServerKind) -> Result<Command> {
         return Ok(Command::new(env::current_exe().context("finding this program's own file")?));
     }
     static PROGRAM: OnceLock<Result<PathBuf>> = OnceLock::new();
-    match PROGRAM.get_or_init(build) {
-        Ok(program) => {
-            let mut command = Command::new(program);
-            command.arg(server.to_string());
-            Ok(command)
-        }
-        Err(error) => Err(anyhow!("{error:#}")),
+    static GO: OnceLock<Result<()>> = OnceLock::new();
+    let program = once(&PROGRAM, build)?;
+    if server == ServerKind::Go {
+        once(&GO, || build_go(program))?;
     }
+    let mut command = Command::new(program);
+    command.arg(server.to_string());
+    Ok(command)
+}
+
+/// Returns what `work` returned when it was done first.
+fn once<T>(outcome: &OnceLock<Result<T>>, work: impl FnOnce() -> Result<T>) -> Result<&T> {
+    outcome.get_or_init(work).as_ref().map_err(|error| anyhow!("{error:#}"))
+}
+
+/// Has the peers' program build Go's: a server that is started is not waited for so long.
+fn build_go(program: &Path) -> Result<()> {
+    let status = Command::new(program).args(["go", "build"]).stdin(Stdio::null()).status();
+    ensure!(status.context("building the Go peer")?.success(), "the Go peer could not be built");
+    Ok(())
 }
 
 /// Builds the peers' program if need be, and returns where it is.

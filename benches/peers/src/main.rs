@@ -30,6 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Role {
+    /// Builds what it needs beside this program, if anything
+    Build,
     /// Its server
     Serve {
         /// What the bench tells a server, as JSON
@@ -47,6 +49,7 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome: Result<()> = match &cli.role {
+        Role::Build => peer::build(cli.peer),
         Role::Serve { options } => peer::serve(cli.peer, options),
         Role::Load { options } => peer::load(cli.peer, options),
     };

@@ -14,6 +14,11 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::calls;
 
+/// Builds what `peer` needs beside this program, if anything.
+pub(crate) fn build(peer: ServerKind) -> Result<()> {
+    if peer == ServerKind::Go { go::build() } else { Ok(()) }
+}
+
 /// Serves until the parent's line closes.
 pub(crate) fn serve(peer: ServerKind, options: &ServerOptions) -> Result<()> {
     match peer {

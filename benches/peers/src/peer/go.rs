@@ -27,16 +27,16 @@ const CONNECTIONS_PER_STEP: u32 = 256;
 
 /// Serves until the parent's line closes.
 pub(super) fn serve(options: &ServerOptions) -> Result<()> {
-    program::ensure_there(ServerKind::Go)?;
-    harness::raise_descriptor_limit();
     build()?;
+    harness::raise_descriptor_limit();
     let mut server = Program::start(&mut command("serve")?, options.core)?;
     let port = server.next_line()?.trim().parse().context("reading its port")?;
     server.answer_parent(port, options.core)
 }
 
 /// Builds the Go program, which needs the standard library alone.
-fn build() -> Result<()> {
+pub(super) fn build() -> Result<()> {
+    program::ensure_there(ServerKind::Go)?;
     let status = Command::new("go")
         .args(["build", "-o"])
         .arg(program()?)
