@@ -448,7 +448,7 @@ impl<S> Registry<S> {
             remote: Remote::new(sender, Arc::clone(&bell)),
             bell,
             has_more_from_threads: false,
-            buffers: Buffers::default(),
+            buffers: Buffers::new(config.events),
             now,
             is_stopping: false,
         }
