@@ -9,17 +9,12 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Wire, World, first_frame, flagged, plain_hello, request};
+use common::{
+    PATIENCE, Wire, World, first_frame, flagged, plain_hello, raise_descriptor_limit, request,
+};
 use onceloop_protocol::frame::{Flags, Kind, MAGIC};
 use onceloop_protocol::handshake::Order;
 use onceloop_protocol::limits::Limits;
-use onceloop_reactor::os;
-
-/// Room for both ends of the connections of the tests here.
-fn raise_descriptor_limit(needed: u64) {
-    let limit = os::raise_descriptor_limit().expect("the system tells");
-    assert!(limit >= needed, "the test needs {needed} descriptors, and may have {limit}");
-}
 
 #[test]
 fn a_greedy_connection_does_not_hold_up_polite_ones() {

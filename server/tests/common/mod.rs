@@ -11,7 +11,7 @@ use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{Flags, Header, Kind, MAGIC, MethodId};
 use onceloop_protocol::handshake::{Hello, Order, Resume, Welcome};
 use onceloop_protocol::limits::Limits;
-use onceloop_reactor::{Reactor, Turn};
+use onceloop_reactor::{Reactor, Turn, os};
 use onceloop_server::{Builder, Responder, Server, Stats};
 
 onceloop_protocol::service! {
@@ -300,6 +300,12 @@ impl Wire {
         world.until(|_| !self.poll(&mut frames));
         (begin.elapsed(), frames)
     }
+}
+
+/// Has room for both ends of many connections.
+pub fn raise_descriptor_limit(needed: u64) {
+    let limit = os::raise_descriptor_limit().expect("the system tells");
+    assert!(limit >= needed, "the test needs {needed} descriptors, and may have {limit}");
 }
 
 pub fn plain_hello() -> Hello {
