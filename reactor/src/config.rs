@@ -11,8 +11,22 @@ use std::thread;
 pub struct Config {
     /// Microseconds to poll without blocking before a turn blocks; 0 (the default) never spins.
     ///
-    /// Spinning buys the time that the kernel takes to wake a sleeping thread, and pays for it
-    /// with a busy core.
+    /// For round trips near the hardware's: between two machines or two cores that have nothing
+    /// else to do, most of a round trip's time is the kernel's, to wake a thread that sleeps. A
+    /// loop that asks again and again does not sleep. Set it somewhat above the usual time between
+    /// two messages, on *both* sides: the one that still sleeps is waited for by the other.
+    ///
+    /// What happens while a turn spins is seen at once: sockets, tasks of a
+    /// [`Remote`](crate::Remote), ends of offloaded jobs; and a timer to the microsecond, where a
+    /// turn that blocks is late by up to a millisecond. A turn that finds something ready does not
+    /// spin, so a busy loop pays one reading of the clock; nor does a turn with a timeout of zero.
+    /// So inside a [host's loop](crate::Reactor) it has no effect: there
+    /// the host spins, by calling [`turn`](crate::Reactor::turn) instead of blocking.
+    ///
+    /// The price: for this long after each event and each timer the thread has its core to itself,
+    /// with a system call every quarter of a microsecond or so; then it blocks as ever, and an idle
+    /// process is idle. On a machine with a single core never set it: the peer that is waited for
+    /// cannot run meanwhile.
     pub spin_us: u64,
 
     /// Bytes of the turn buffer, into which all sockets read (512 KiB; at least 128 KiB, in

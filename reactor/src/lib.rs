@@ -107,6 +107,7 @@ mod registry;
 mod remote;
 pub mod sim;
 mod source;
+mod spin;
 mod stream;
 mod timers;
 mod world;

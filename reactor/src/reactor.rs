@@ -16,6 +16,7 @@ use crate::poll::Poll;
 use crate::registry::{Action, Queues, WAKER_TOKEN};
 use crate::sim::{Host, Seat};
 use crate::source::Asked;
+use crate::spin;
 use crate::{Config, Cx, Input, Io, Registry};
 
 /// An event loop over a state of type `S`.
@@ -250,17 +251,11 @@ impl<S> Reactor<S> {
     /// came of it.
     fn spin(&mut self, wait: Option<Duration>) -> io::Result<bool> {
         let spin = Duration::from_micros(self.config.spin_us);
-        let until = Instant::now() + wait.map_or(spin, |wait| wait.min(spin));
-        loop {
+        spin::spin(wait.map_or(spin, |wait| wait.min(spin)), Instant::now, || {
             self.poll_once(Some(Duration::ZERO))?;
-            if !self.events.is_empty() || self.registry.bell.is_rung() {
-                return Ok(true);
-            }
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-            std::hint::spin_loop();
-        }
+            // Whoever rings makes an event, too, but a little later.
+            Ok(!self.events.is_empty() || self.registry.bell.is_rung())
+        })
     }
 
     fn poll_once(&mut self, wait: Option<Duration>) -> io::Result<()> {

@@ -182,23 +182,42 @@ fn a_turn_ends_with_its_timeout() {
     assert_eq!((turn.events, turn.tasks, turn.stopped), (0, 0, false));
 }
 
-#[test]
-fn a_spinning_reactor_sees_the_same() {
+/// A reactor that would spin for an hour: what is only seen by one that blocks is not seen here.
+fn spinning() -> (Reactor<World>, World) {
     let mut config = Config::default();
-    config.spin_us = 500;
-    let mut reactor = Reactor::<World>::with_config(config).unwrap();
-    let mut world = World::default();
+    config.spin_us = 3_600_000_000;
+    (Reactor::with_config(config).unwrap(), World::default())
+}
+
+#[test]
+fn a_spinning_reactor_sees_everything_while_it_spins() {
+    let (mut reactor, mut world) = spinning();
     let (socket, mut there) = Socket::pair("s");
     let registry = reactor.registry();
     registry.insert(socket).unwrap();
     let remote = registry.remote();
     registry.after(Duration::from_millis(2), |cx| cx.state.note("timer"));
     there.write_all(b"x").unwrap();
-    turn_until(&mut reactor, &mut world, |world| world.log.len() == 2);
-    assert_eq!(world.log, ["s x", "timer"]);
+    registry.offload(|| (), |_, cx| cx.state.note("job")).unwrap();
+    let mut turn_until = |what: &str| {
+        while world.count(what) == 0 {
+            reactor.turn(&mut world, None).unwrap();
+        }
+    };
+    ["s x", "timer", "job"].into_iter().for_each(&mut turn_until);
     let thread = std::thread::spawn(move || remote.post(|cx| cx.state.note("posted")));
-    turn_until(&mut reactor, &mut world, |world| world.count("posted") == 1);
+    turn_until("posted");
     thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_turn_does_not_spin_for_longer_than_it_may_take() {
+    let (mut reactor, mut world) = spinning();
+    reactor.turn(&mut world, Some(Duration::ZERO)).unwrap();
+    reactor.turn(&mut world, Some(Duration::from_millis(2))).unwrap();
+    reactor.registry().defer(|cx| cx.state.note("deferred"));
+    reactor.turn(&mut world, None).unwrap();
+    assert_eq!(world.log, ["deferred"]);
 }
 
 #[test]
