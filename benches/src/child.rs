@@ -71,6 +71,11 @@ impl<L: DeserializeOwned + Send + 'static> Part<L> {
         }
     }
 
+    /// Returns the number of its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends the part a line: what it means depends on where the part is.
     pub(crate) fn tell(&mut self) -> Result<()> {
         let input = self.input.as_mut().context("the pipe is open until the part is dropped")?;

@@ -14,6 +14,7 @@ mod child;
 mod control;
 mod cuts;
 mod frames;
+mod guards;
 pub mod harness;
 mod hgrm;
 mod load;
@@ -32,6 +33,8 @@ mod show;
 mod slo;
 mod stats;
 mod table;
+mod traffic;
+mod valgrind;
 mod warnings;
 
 use std::process::ExitCode;
@@ -49,9 +52,11 @@ pub fn main() -> ExitCode {
             None => run::bench(&cli.bench),
         },
         Some(Role::Cuts(options)) => cuts::bench(&options),
+        Some(Role::Guards(options)) => guards::guard(&options),
         Some(Role::Protection(options)) => protection::bench(&options),
         Some(Role::Render(options)) => report::render(&options),
         Some(Role::Slo(options)) => slo::bench(&options),
+        Some(Role::Call { options }) => guards::call(&options).map(|()| true),
         Some(Role::Serve { options }) => server::serve(&options).map(|()| true),
         Some(Role::Load { options }) => load::drive(&options).map(|()| true),
     };

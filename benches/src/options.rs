@@ -10,7 +10,7 @@ use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::{cuts, protection, report, slo};
+use crate::{cuts, guards, protection, report, slo};
 pub(crate) use mix::{MixOptions, SlowCalls, WINDOW_MAX};
 
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
@@ -35,9 +35,16 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Role {
     Cuts(cuts::Options),
+    Guards(guards::Options),
     Protection(protection::Options),
     Render(report::RenderOptions),
     Slo(slo::Options),
+    #[command(hide = true)]
+    Call {
+        /// A [`guards::CallerOptions`], as JSON.
+        #[arg(value_parser = from_json::<guards::CallerOptions>)]
+        options: guards::CallerOptions,
+    },
     #[command(hide = true)]
     Serve {
         /// A [`ServerOptions`], as JSON.
@@ -282,6 +289,13 @@ pub struct ServerOptions {
     pub connections: u32,
     /// Threads that wait for slow handlers; `None`: the handlers wait themselves.
     pub offload_threads: Option<u32>,
+}
+
+impl ServerOptions {
+    /// A server on any core, that does not spin and whose handlers answer at once.
+    pub(crate) fn quiet(kind: ServerKind, connections: u32) -> ServerOptions {
+        ServerOptions { kind, core: None, spin_us: 0, connections, offload_threads: None }
+    }
 }
 
 /// What the load's process is told.

@@ -8,13 +8,11 @@
 //! differences leaves that out. A run is a new server, since where the memory of a process lies
 //! makes a difference of its own.
 
-mod instructions;
 mod report;
-mod traffic;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,15 +20,14 @@ use clap::{Args, value_parser};
 use onceloop::BlockingClient;
 use serde::Serialize;
 
-use self::instructions::Instructions;
-use self::traffic::{Kind, Traffic};
 use crate::child::Part;
 use crate::machine;
-use crate::message::ServerLine;
 use crate::options::{PAYLOAD_BYTES_MAX, ServerKind, ServerOptions, seconds};
-use crate::run::{Cores, SERVER_WAIT_MAX, share_cores, take_sample};
+use crate::run::{self, Cores, share_cores, take_sample};
 use crate::service::server;
 use crate::stats::count;
+use crate::traffic::{Kind, Traffic};
+use crate::valgrind::{self, Shape};
 
 /// How long each kind of traffic runs before anything is measured.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -86,7 +83,7 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     }
     let instructions = match &options.callgrind {
         None => None,
-        Some(folder) => Some(instructions::count_all(options, folder).context("callgrind")?),
+        Some(folder) => Some(count_instructions(options, folder).context("callgrind")?),
     };
     let report = report::Report::new(options, slices, instructions);
     if let Some(path) = &options.json {
@@ -97,29 +94,36 @@ pub(crate) fn bench(options: &Options) -> Result<bool> {
     Ok(true)
 }
 
-/// Starts a server on a core of its own, if there is one, and returns it with its port.
-fn start(part: Result<Part<ServerLine>>) -> Result<(Part<ServerLine>, u16)> {
-    let server = part?;
-    match server.next(SERVER_WAIT_MAX)? {
-        ServerLine::Listening { port } => Ok((server, port)),
-        ServerLine::Sample(_) => anyhow::bail!("the server did not say where it listens"),
-    }
+/// Instructions of the server for each request.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Instructions {
+    protected: f64,
+    unprotected: f64,
+    duplicate: f64,
 }
 
-fn server_options(core: Option<usize>) -> ServerOptions {
-    ServerOptions {
-        kind: ServerKind::Event,
-        core,
-        spin_us: 0,
-        connections: CONNECTIONS,
-        offload_threads: None,
-    }
+/// Counts for each kind of traffic, and leaves the profiles in `folder`.
+fn count_instructions(options: &Options, folder: &Path) -> Result<Instructions> {
+    let of = |kind, name| {
+        eprintln!("protection: counting instructions, {name}");
+        let Options { in_flight, payload, .. } = *options;
+        let shape = Shape { kind, connections: 1, in_flight, payload };
+        anyhow::Ok(valgrind::of_server(shape, folder, name)?.instructions)
+    };
+    Ok(Instructions {
+        protected: of(Kind::Protected, "protected")?,
+        unprotected: of(Kind::Unprotected, "unprotected")?,
+        duplicate: of(Kind::Duplicate, "duplicate")?,
+    })
 }
 
-fn measure(options: &Options, cores: Cores, run: u32) -> Result<Vec<Slice>> {
+fn measure(options: &Options, cores: Cores, number: u32) -> Result<Vec<Slice>> {
+    let server_options = ServerOptions {
+        core: cores.server,
+        ..ServerOptions::quiet(ServerKind::Event, CONNECTIONS)
+    };
     let name = "the server".to_owned();
-    let part = Part::start("serve", name, &server_options(cores.server));
-    let (mut server, port) = start(part)?;
+    let (mut server, port) = run::listening(Part::start("serve", name, &server_options))?;
     let open = |kind| {
         let mut traffic = Traffic::open(kind, port, options.in_flight, options.payload)?;
         traffic.flow(WARM_UP)?;
@@ -149,7 +153,7 @@ fn measure(options: &Options, cores: Cores, run: u32) -> Result<Vec<Slice>> {
             unprotected_ns = cost(&mut unprotected)?;
             protected_ns = cost(&mut protected)?;
         }
-        slices.push(Slice { run, protected_ns, unprotected_ns, duplicate_ns });
+        slices.push(Slice { run: number, protected_ns, unprotected_ns, duplicate_ns });
     }
     check(port, &protected, &unprotected, &duplicates)?;
     Ok(slices)

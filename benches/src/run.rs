@@ -24,7 +24,7 @@ const FIRST_CONNECTIONS: u32 = 2_000;
 /// Below that many connections between the samples, a slope would be noise: memory comes in pages.
 const SLOPE_CONNECTIONS_MIN: u32 = 100;
 /// How long a server may take to answer its parent.
-pub(crate) const SERVER_WAIT_MAX: Duration = Duration::from_secs(30);
+const SERVER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The cores that the two sides are kept on.
 #[derive(Clone, Copy)]
@@ -172,7 +172,7 @@ impl Run<'_> {
         let total = self.total();
         let name = format!("{} {}/{}", self.server, self.run, self.options.runs);
         let mut progress = Progress::begin(name, u64::from(total), self.is_quiet);
-        let mut server: Part<ServerLine> = Part::start_as(
+        let (mut server, port) = listening(Part::start_as(
             peers::command(self.server)?,
             "serve",
             format!("the {} server", self.server),
@@ -183,10 +183,7 @@ impl Run<'_> {
                 connections: total,
                 offload_threads: self.options.mix.offload_threads(self.server),
             },
-        )?;
-        let ServerLine::Listening { port } = server.next(SERVER_WAIT_MAX)? else {
-            anyhow::bail!("the server did not say where it listens");
-        };
+        ))?;
         let name = format!("the load for {}", self.server);
         let command = peers::command(self.server)?;
         let mut load: Part<LoadLine> =
@@ -367,6 +364,15 @@ impl Run<'_> {
     /// Returns the name of what is really run.
     fn workload(&self) -> String {
         workload(self.fit.connections, self.options.in_flight, self.fit.idle)
+    }
+}
+
+/// Waits until a server that was started listens, and returns it with its port.
+pub(crate) fn listening(part: Result<Part<ServerLine>>) -> Result<(Part<ServerLine>, u16)> {
+    let server = part?;
+    match server.next(SERVER_WAIT_MAX)? {
+        ServerLine::Listening { port } => Ok((server, port)),
+        ServerLine::Sample(_) => anyhow::bail!("the server did not say where it listens"),
     }
 }
 

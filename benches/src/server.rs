@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use onceloop_protocol::limits::Limits;
 
+pub(crate) use self::raw::reply;
 use crate::control;
 use crate::machine;
 use crate::message::{Sample, ServerLine};

@@ -1,4 +1,4 @@
-//! `onceloop c10k`, `onceloop cuts` and `onceloop protection`: run a benchmark of the source tree.
+//! `onceloop c10k`, `cuts`, `guards` and `protection`: run a benchmark of the source tree.
 //!
 //! The comparison servers are not part of this program, so that nobody who installs it compiles
 //! them; in a checkout Cargo builds and runs them.

@@ -31,6 +31,9 @@ enum Command {
     /// Cuts connections at random under load and counts calls lost, run twice and run once.
     #[command(disable_help_flag = true)]
     Cuts(benches::Arguments),
+    /// Counts what a request costs without a clock, and fails where that is beyond a bound.
+    #[command(disable_help_flag = true)]
+    Guards(benches::Arguments),
     /// Explores all that a server's table, a client and a network can do within small bounds.
     Model(model::Arguments),
     /// Measures what it costs a server that a call runs once.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::C10k(arguments) => benches::run(&[], &arguments),
         Command::Call(arguments) => call::run(&arguments),
         Command::Cuts(arguments) => benches::run(&["cuts"], &arguments),
+        Command::Guards(arguments) => benches::run(&["guards"], &arguments),
         Command::Model(arguments) => model::run(&arguments),
         Command::Protection(arguments) => benches::run(&["protection"], &arguments),
         Command::Serve(arguments) => serve::run(&arguments),

@@ -192,7 +192,7 @@ impl Peer {
 
 /// Appends a reply with the request's seq and body.
 #[inline]
-fn reply(request: &[u8; HEADER_BYTES], body: &[u8], output: &mut Vec<u8>) {
+pub(crate) fn reply(request: &[u8; HEADER_BYTES], body: &[u8], output: &mut Vec<u8>) {
     let mut header = *request;
     // Shorter than the request, whose length was a `u32`.
     #[expect(clippy::cast_possible_truncation, reason = "see above")]

@@ -1,6 +1,6 @@
 //! One connection that keeps requests of one kind on their way, over a blocking socket.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A window of calls that have ended and are not acknowledged, asked for again and again.
     Duplicate,
     /// Calls that run once, acknowledged with the calls that follow.
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 
 /// A connection and its calls. A server answers those of one connection in their order where, as
 /// here, their handlers answer at once; an answer that is not the next one is an error.
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     kind: Kind,
     stream: TcpStream,
     in_flight: u64,
@@ -44,7 +44,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Connects to the server at `port`. A window of duplicates makes its first calls here.
-    pub(super) fn open(kind: Kind, port: u16, in_flight: u32, payload: u64) -> Result<Traffic> {
+    pub(crate) fn open(kind: Kind, port: u16, in_flight: u32, payload: u64) -> Result<Traffic> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting")?;
         stream.set_nodelay(true).context("asking for no delay")?;
         stream.set_read_timeout(Some(SILENCE_MAX)).context("setting a timeout")?;
@@ -69,18 +69,18 @@ impl Traffic {
     }
 
     /// Returns how many answers have come.
-    pub(super) fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.answered
     }
 
     /// Returns how many of the requests were no duplicates.
-    pub(super) fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         if self.kind == Kind::Duplicate { self.in_flight.min(self.sent) } else { self.sent }
     }
 
     /// Keeps as many requests on their way as may be, the next with each answer, for `length`; waits
     /// for the answers of all, and returns how many there were.
-    pub(super) fn flow(&mut self, length: Duration) -> Result<u64> {
+    pub(crate) fn flow(&mut self, length: Duration) -> Result<u64> {
         let (begin, before) = (Instant::now(), self.answered);
         self.send(self.in_flight)?;
         while self.answered < self.sent {
@@ -94,14 +94,39 @@ impl Traffic {
 
     /// Sends as many requests as may be in flight and waits for all their answers, `count` times: the
     /// same work each time, whatever the clock does.
-    pub(super) fn rounds(&mut self, count: u64) -> Result<()> {
+    pub(crate) fn rounds(&mut self, count: u64) -> Result<()> {
         for _ in 0..count {
-            self.send(self.in_flight)?;
-            while self.answered < self.sent {
-                self.receive()?;
-            }
+            self.begin_round()?;
+            self.end_round()?;
         }
         Ok(())
+    }
+
+    /// Sends as many requests as may be in flight, without waiting for any answer.
+    pub(crate) fn begin_round(&mut self) -> Result<()> {
+        self.send(self.in_flight)
+    }
+
+    /// Waits for the answers of all requests.
+    pub(crate) fn end_round(&mut self) -> Result<()> {
+        while self.answered < self.sent {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the answers that are there, without waiting for more, and returns whether all are.
+    pub(crate) fn is_round_over(&mut self) -> Result<bool> {
+        self.stream.set_nonblocking(true).context("asking not to block")?;
+        while self.answered < self.sent {
+            match self.receive() {
+                Ok(_) => {}
+                Err(error) if is_empty(&error) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.stream.set_nonblocking(false).context("asking to block again")?;
+        Ok(self.answered == self.sent)
     }
 
     /// Returns the seq of request `number`, counted from 0.
@@ -177,4 +202,11 @@ impl Traffic {
         self.filled = 0;
         Ok(())
     }
+}
+
+/// Whether a read failed because nothing had come.
+fn is_empty(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
