@@ -216,6 +216,17 @@ impl<S> Registry<S> {
         slot.is_some_and(|slot| slot.is(id.raw()) && slot.is_unchanged)
     }
 
+    /// Returns the sources of one type, each with its id.
+    ///
+    /// It goes over all sources: for what happens seldom and concerns all of them, as a shutdown.
+    pub fn iter<T: Source<S>>(&self) -> impl Iterator<Item = (Id<T>, &T)> {
+        self.slots.iter().filter_map(|(index, slot)| {
+            let index = u32::try_from(index).expect("checked when it was inserted");
+            let raw = RawId { index, generation: slot.generation };
+            Some((Id::from_raw(raw), slot.as_source()?))
+        })
+    }
+
     /// Whether a source is still here.
     pub fn contains<T: Source<S>>(&self, id: Id<T>) -> bool {
         self.get(id).is_some()
@@ -481,6 +492,35 @@ impl<S> fmt::Debug for Registry<S> {
 mod tests {
     use super::*;
     use crate::Reactor;
+
+    /// A source that is nothing but of its type.
+    struct Inert<const KIND: u8>;
+
+    impl<const KIND: u8> Source<()> for Inert<KIND> {
+        fn pollable(&mut self) -> crate::Pollable<'_> {
+            crate::Pollable::Nothing
+        }
+
+        fn handle_io(&mut self, _: &mut crate::Io<'_>) {}
+
+        fn dispatch(_: &mut Cx<'_, ()>, _: Id<Self>, _: &mut Input<'_>) {}
+    }
+
+    #[test]
+    fn sources_of_a_type_are_found() {
+        let mut reactor = Reactor::<()>::new().unwrap();
+        let registry = reactor.registry();
+        let first = registry.insert(Inert::<1>).unwrap();
+        let other = registry.insert(Inert::<2>).unwrap();
+        let second = registry.insert(Inert::<1>).unwrap();
+        let found = |registry: &Registry<()>| {
+            registry.iter::<Inert<1>>().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        assert_eq!(found(registry), [first, second]);
+        registry.remove(first);
+        assert_eq!(found(registry), [second]);
+        assert_eq!(registry.iter::<Inert<2>>().map(|(id, _)| id).collect::<Vec<_>>(), [other]);
+    }
 
     #[test]
     fn slot_stays_small() {

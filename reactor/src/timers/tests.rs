@@ -20,9 +20,21 @@ fn due<A>(timers: &mut Timers<A>, now: Instant) -> Vec<A> {
 }
 
 #[test]
-fn timers_entry_is_24_bytes() {
-    assert!(size_of::<Entry>() <= 24);
+fn timers_take_16_bytes_in_the_heap_and_24_in_the_slab() {
+    assert!(size_of::<Entry>() <= 16);
+    assert!(size_of::<Slot<crate::registry::Action<()>>>() <= 24);
     assert_eq!(size_of::<Option<TimerId>>(), 8);
+}
+
+#[test]
+fn the_order_of_arming_survives_the_wrap_of_its_count() {
+    let epoch = Instant::now();
+    let mut timers = Timers::new(epoch);
+    timers.armed = u32::MAX - 50;
+    for name in 0..100 {
+        timers.insert(epoch, name);
+    }
+    assert_eq!(due(&mut timers, epoch), Vec::from_iter(0..100));
 }
 
 #[test]
