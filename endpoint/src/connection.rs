@@ -9,7 +9,8 @@ use bytes::Bytes;
 use onceloop_protocol::cutter::Cutter;
 use onceloop_reactor::{Id, Io, Pollable, ReadOutcome, Registry, Source, Stream};
 
-use crate::output::{Flushed, Output};
+use crate::output::Flushed;
+use crate::work::Work;
 use crate::{Closed, Role, Settings};
 
 /// An unfinished frame at most this long is copied in front of the next read, so that it is cut in
@@ -37,17 +38,14 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// One connection and what it needs between turns: at rest no buffer at all.
+/// One connection and what it needs between turns: at rest no buffer at all, and no room for any.
 pub struct Connection<R> {
     pub(crate) stream: Stream,
     pub(crate) role: R,
     pub(crate) settings: Rc<Settings>,
     pub(crate) cutter: Cutter,
-    /// An unfinished frame, or frames beyond the budget of a turn.
-    pub(crate) tail: Vec<u8>,
-    pub(crate) output: Output,
-    /// Why it ends.
-    pub(crate) ended: Option<Box<Closed>>,
+    /// What it has to do; none while it is at rest.
+    pub(crate) work: Option<Box<Work>>,
     /// Whole bytes, as far as known, of the frame that has begun: it is in `tail`, or it was refused
     /// and is being skipped. 0 between frames.
     pub(crate) tail_needs: u32,
@@ -93,9 +91,7 @@ impl<R> Connection<R> {
             role,
             settings,
             cutter: Cutter::new(),
-            tail: Vec::new(),
-            output: Output::default(),
-            ended: None,
+            work: None,
             tail_needs: 0,
             received_at: ticks,
             began_at: ticks,
@@ -126,13 +122,13 @@ impl<R> Connection<R> {
     /// Returns the buffer to append small whole frames to. Touch the connection, so that they are
     /// written at the end of the turn.
     pub fn out(&mut self) -> &mut Vec<u8> {
-        self.output.buffer()
+        self.work().output.buffer()
     }
 
     /// Queues a large whole frame without copying it. Touch the connection, as with
     /// [`Connection::out`].
     pub fn push_shared(&mut self, frame: Bytes) {
-        self.output.push_shared(frame);
+        self.work().output.push_shared(frame);
     }
 
     /// Returns whether so much output is queued that nothing more should be asked of this
@@ -145,7 +141,7 @@ impl<R> Connection<R> {
     /// to be added to it.
     #[inline]
     pub fn has_room_beside(&self, bytes: usize) -> bool {
-        self.output.len() + bytes <= self.settings.limits.output_bytes_mark
+        self.output_len() + bytes <= self.settings.limits.output_bytes_mark
     }
 
     /// Returns how many bytes waiting to be added to the output leave room for another frame.
@@ -162,7 +158,7 @@ impl<R> Connection<R> {
     /// Returns how many bytes of memory the buffers of this connection take: none while it is at
     /// rest.
     pub fn buffer_bytes(&self) -> usize {
-        self.tail.capacity() + self.output.capacity()
+        self.work.as_ref().map_or(0, |work| work.bytes())
     }
 
     /// Returns when bytes last came, to the millisecond.
@@ -178,7 +174,7 @@ impl<R> Connection<R> {
 
     /// Records why the connection is to end, once; the task phase acts on it.
     fn end(&mut self, why: Closed, io: &mut Io<'_>) {
-        self.ended.get_or_insert_with(|| Box::new(why));
+        self.work().ended.get_or_insert(why);
         self.phase = Phase::Over;
         io.dispatch();
     }
@@ -187,12 +183,13 @@ impl<R> Connection<R> {
     fn read(&mut self, io: &mut Io<'_>) {
         let ticks = self.settings.ticks(io.now());
         let is_long = self.tail_needs as usize > TAIL_COPY_BYTES_MAX;
-        if !self.tail.is_empty() && (is_long || io.space().len() <= self.tail.len()) {
+        let tail_len = self.tail_len();
+        if tail_len > 0 && (is_long || io.space().len() <= tail_len) {
             return self.read_long_frame(ticks, io);
         }
         let mut is_first = true;
         while self.stream.is_readable() {
-            let room = if is_first { self.tail.len() } else { 0 };
+            let room = if is_first { tail_len } else { 0 };
             let space = &mut io.space()[room..];
             if space.is_empty() {
                 io.again();
@@ -200,9 +197,9 @@ impl<R> Connection<R> {
             }
             match self.stream.read_into(space) {
                 Ok(ReadOutcome::Bytes(n)) => {
-                    if is_first {
-                        io.space()[..room].copy_from_slice(&self.tail);
-                        let mut tail = std::mem::take(&mut self.tail);
+                    if room > 0 {
+                        let mut tail = self.take_tail();
+                        io.space()[..room].copy_from_slice(&tail);
                         tail.clear();
                         io.give_buffer(tail);
                     }
@@ -221,24 +218,33 @@ impl<R> Connection<R> {
     /// Reads the rest of a long frame where its beginning is.
     fn read_long_frame(&mut self, ticks: u32, io: &mut Io<'_>) {
         let needs = self.tail_needs as usize;
-        while self.stream.is_readable() && self.tail.len() < needs {
-            let have = self.tail.len();
+        let mut tail = self.take_tail();
+        let outcome = loop {
+            let have = tail.len();
+            if !self.stream.is_readable() || have >= needs {
+                break Ok(ReadOutcome::WouldBlock);
+            }
             let ahead = have.clamp(TAIL_AHEAD_BYTES_MIN, TAIL_AHEAD_BYTES_MAX);
-            self.tail.resize(needs.min(have + ahead), 0);
-            let outcome = self.stream.read_into(&mut self.tail[have..]);
+            tail.resize(needs.min(have + ahead), 0);
+            let outcome = self.stream.read_into(&mut tail[have..]);
             let n = if let Ok(ReadOutcome::Bytes(n)) = outcome { n } else { 0 };
-            self.tail.truncate(have + n);
+            tail.truncate(have + n);
             match outcome {
                 Ok(ReadOutcome::Bytes(_)) => {
                     self.received_at = ticks;
                     self.pings_missed = 0;
                 }
-                Ok(ReadOutcome::WouldBlock) => return,
-                Ok(ReadOutcome::Eof) => return self.end_of_input(io),
-                Err(error) => return self.end(Closed::Io(error), io),
+                outcome => break outcome,
             }
+        };
+        let is_whole = tail.len() >= needs;
+        self.work().tail = tail;
+        match outcome {
+            Ok(ReadOutcome::Eof) => return self.end_of_input(io),
+            Err(error) => return self.end(Closed::Io(error), io),
+            Ok(ReadOutcome::Bytes(_) | ReadOutcome::WouldBlock) => {}
         }
-        if self.tail.len() >= needs {
+        if is_whole {
             self.has_backlog = true;
             io.dispatch();
             self.is_paused = true;
@@ -248,7 +254,7 @@ impl<R> Connection<R> {
     fn end_of_input(&mut self, io: &mut Io<'_>) {
         if self.phase == Phase::Finishing {
             // A peer that sends no more may still read what is queued.
-            if self.output.is_empty() {
+            if self.output_len() == 0 {
                 self.end(Closed::Eof, io);
             }
             return;
@@ -321,8 +327,15 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
         }
         let was_congested = self.is_congested();
         let now = self.settings.ticks(io.now());
-        match self.output.flush(&mut self.stream, io, now) {
-            Ok(Flushed::All) => self.after_output(io),
+        let flushed = match &mut self.work {
+            Some(work) => work.output.flush(&mut self.stream, io, now),
+            None => Ok(Flushed::All),
+        };
+        match flushed {
+            Ok(Flushed::All) => {
+                self.rest();
+                self.after_output(io);
+            }
             Ok(Flushed::Blocked) => self.blocked(io),
             Err(error) => return self.end(Closed::Io(error), io),
         }
@@ -354,7 +367,7 @@ impl<R> Connection<R> {
     }
 
     fn blocked(&mut self, io: &mut Io<'_>) {
-        if self.output.len() > self.settings.limits.output_bytes_max {
+        if self.output_len() > self.settings.limits.output_bytes_max {
             return self.end(Closed::Local("the peer does not read its answers"), io);
         }
         // The task phase arms the deadline for a peer that does not read.
@@ -414,10 +427,10 @@ pub fn finish<S: 'static, R: Role<S>>(
     }
     connection.phase = Phase::Finishing;
     connection.has_backlog = false;
-    connection.tail = Vec::new();
+    connection.take_tail();
     connection.tail_needs = 0;
     connection.began_at = connection.settings.ticks(now);
-    connection.ended.get_or_insert_with(|| Box::new(why));
+    connection.work().ended.get_or_insert(why);
     let deadline = now + connection.settings.limits.half_close_timeout;
     registry.set_deadline(id, Some(deadline));
     registry.touch(id);

@@ -47,7 +47,7 @@ impl<R> Connection<R> {
         let rate = limits.frame_bytes_per_second_min.max(1);
         let lasts = limits.frame_timeout + Duration::from_secs((self.tail_needs / rate).into());
         let frame = (left(self.began_at, lasts), Next::Frame);
-        if let Some(since) = self.output.waits_since() {
+        if let Some(since) = self.output_waits_since() {
             // A peer that takes its answers is alive; and above the mark it is not read, so that it
             // can neither answer a PING nor end its frame.
             let stall = (left(since, limits.output_stall_max), Next::Output);
@@ -112,10 +112,7 @@ fn act<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>, next: 
             }
             false => Closed::TimedOut("the peer no longer answers"),
         },
-        Next::LastWords => match connection.ended.take() {
-            Some(why) => *why,
-            None => Closed::Eof,
-        },
+        Next::LastWords => connection.take_ended().unwrap_or(Closed::Eof),
         Next::Output => Closed::TimedOut("the peer does not read its answers"),
     };
     close(cx.registry, id, why);

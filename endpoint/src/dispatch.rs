@@ -44,7 +44,7 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
     let Some(connection) = cx.registry.get_mut(id) else { return };
     // Either the batch is in the turn buffer, with the tail in front of it, or it is the tail.
     let is_own = input.unread().is_empty() && connection.has_backlog;
-    let own = if is_own { std::mem::take(&mut connection.tail) } else { Vec::new() };
+    let own = if is_own { connection.take_tail() } else { Vec::new() };
     let requests_max = input.requests_max();
     let unread = if is_own { &own[..] } else { input.unread() };
     let mut frames = Frames::new(unread, requests_max, id.to_bits());
@@ -153,7 +153,7 @@ fn keep_rest<S: 'static, R: Role<S>>(
     let Some(connection) = cx.registry.get_mut(id) else { return };
     connection.has_backlog = keeps && matches!(stop, Stop::Budget | Stop::Congested);
     if keeps {
-        connection.tail = tail;
+        connection.work().tail = tail;
     }
     let skips = frames.skips.unwrap_or(connection.tail_needs as usize);
     let needs = match stop {
@@ -202,11 +202,12 @@ fn run_waiting<S: 'static, R: Role<S>>(
 fn after_batch<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>, out: Vec<u8>) {
     let Some(connection) = cx.registry.get_mut(id) else { return cx.registry.give_buffer(out) };
     let has_out = !out.is_empty();
-    let spare = if has_out { connection.output.append(out) } else { out };
+    let spare = if has_out { connection.work().output.append(out) } else { out };
     let reads_again = connection.take_paused();
     let is_over = connection.phase == Phase::Over;
-    let is_blocked = !has_out && !connection.output.is_empty();
+    let is_blocked = !has_out && connection.output_len() > 0;
     let is_half_closed = connection.phase == Phase::HalfClosed && !connection.has_backlog;
+    connection.rest();
     cx.registry.give_buffer(spare);
     if has_out {
         cx.registry.touch(id);
@@ -226,15 +227,15 @@ fn after_batch<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>
 }
 
 pub(crate) fn close_ended<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>) {
-    let ended = cx.registry.get_mut(id).and_then(|connection| connection.ended.take());
-    close(cx.registry, id, ended.map_or(Closed::Eof, |why| *why));
+    let ended = cx.registry.get_mut(id).and_then(|connection| connection.take_ended());
+    close(cx.registry, id, ended.unwrap_or(Closed::Eof));
 }
 
 /// After the peer's FIN: closes the connection once all that is owed is written.
 fn half_closed<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>) {
     let owes = R::is_owing(cx, id);
     let Some(connection) = cx.registry.get_mut(id) else { return };
-    if !owes && connection.output.is_empty() {
+    if !owes && connection.output_len() == 0 {
         return close(cx.registry, id, Closed::Eof);
     }
     deadlines::arm(cx.registry, id);

@@ -5,6 +5,8 @@ use std::time::Instant;
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::scan::ScanLimits;
 
+use crate::work::Spare;
+
 /// The limits in force, and the instant from which the connections count their time. Shared, so
 /// that a connection carries one pointer.
 #[derive(Debug)]
@@ -13,13 +15,16 @@ pub struct Settings {
     pub limits: Limits,
     /// The part of them that bounds a body.
     pub(crate) scan_limits: ScanLimits,
+    /// What their connections need only now and then.
+    pub(crate) spare: Spare,
     epoch: Instant,
 }
 
 impl Settings {
     /// Returns settings with these limits; `now` is any recent instant.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Settings { scan_limits: ScanLimits::of(&limits), limits, epoch: now }
+        let scan_limits = ScanLimits::of(&limits);
+        Settings { limits, scan_limits, spare: Spare::default(), epoch: now }
     }
 
     /// Returns `now` in milliseconds, modulo 2³²: differences below 49 days are right.
