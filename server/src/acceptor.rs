@@ -134,17 +134,11 @@ fn admit<S: 'static>(cx: &mut Cx<'_, S>, core: Id<Core<S>>, mut stream: Stream) 
     {
         log::debug!("no keepalive for {:?}: {error}", stream.peer());
     }
-    let place = this.connections.vacant_key();
-    let place = u32::try_from(place).expect("connections are bounded by descriptors");
     let settings = Rc::clone(&this.settings);
-    let inserted =
-        PeerConnection::insert(cx.registry, stream, Peer::new(core, place), settings, false);
+    let inserted = PeerConnection::insert(cx.registry, stream, Peer::new(core), settings, false);
     let this = cx.registry.get_mut(core).expect("found above; inserting removes nothing");
     match inserted {
-        Ok(connection) => {
-            this.connections.insert(connection);
-            this.counts.connections_accepted += 1;
-        }
+        Ok(_) => this.counts.connections_accepted += 1,
         Err(error) => {
             this.room.set(this.room.get() + 1);
             log::error!("a connection cannot be polled: {error}");

@@ -13,7 +13,6 @@ use onceloop_protocol::method::{Method, MethodInfo};
 use onceloop_protocol::table::store::{Store, StoreFailed};
 use onceloop_protocol::table::{Principal, Table};
 use onceloop_reactor::{Cx, Listener, Peer, Registry, os};
-use slab::Slab;
 
 use crate::core::{Authenticate, Core};
 use crate::durable::{AnyStore, OnFatal};
@@ -252,7 +251,6 @@ impl<S: 'static> Builder<S> {
             settings: Rc::new(Settings::new(self.limits, registry.now())),
             keepalive: self.keepalive,
             acceptors: Vec::new(),
-            connections: Slab::new(),
             on_cancel: Default::default(),
             drain: None,
             notifications_open: 0,

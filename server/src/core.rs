@@ -7,7 +7,6 @@ use std::rc::Rc;
 use onceloop_endpoint::Settings;
 use onceloop_protocol::table::{CallKey, Principal, Table};
 use onceloop_reactor::{Cx, Id, Input, Io, Peer, Pollable, Source};
-use slab::Slab;
 
 use crate::acceptor::Acceptor;
 use crate::drain::Drain;
@@ -29,7 +28,6 @@ pub(crate) struct Core<S: 'static> {
     pub(crate) settings: Rc<Settings>,
     pub(crate) keepalive: Option<std::time::Duration>,
     pub(crate) acceptors: Vec<Id<Acceptor<S>>>,
-    pub(crate) connections: Slab<Id<PeerConnection<S>>>,
     /// How many more connections the listeners may accept.
     pub(crate) room: Rc<Cell<usize>>,
     pub(crate) authenticate: Option<Authenticate>,

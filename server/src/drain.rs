@@ -7,6 +7,7 @@ use onceloop_protocol::frame::{Header, Kind};
 use onceloop_reactor::{Cx, Id, Registry};
 
 use crate::core::Core;
+use crate::peer::connections;
 
 /// How long clients have to leave by themselves after GOAWAY. What they had sent by then is on its
 /// way, and is refused as not executed; closed under it, its caller could not know. A round trip of
@@ -71,11 +72,10 @@ pub(crate) fn start<S: 'static>(
         core.drain = Some(Drain { done: Some(done), unfinished: 0, leave_by, is_finishing: false });
     }
     let acceptors = std::mem::take(&mut core.acceptors);
-    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
     for acceptor in acceptors {
         registry.remove(acceptor);
     }
-    for connection in connections {
+    for connection in connections(registry, id) {
         let Some(peer) = registry.get_mut(connection) else { continue };
         if peer.role().session().is_some() {
             Header::new(Kind::GoAway, 0).append(&[], peer.out());
@@ -98,7 +98,7 @@ pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
     if core.table.in_flight() > 0 || (core.table.is_waiting() && !core.has_failed) {
         return;
     }
-    if core.connections.is_empty() {
+    if core.counts.connections() == 0 {
         let unfinished = drain.unfinished;
         if let Some(drain) = cx.registry.remove(id).and_then(|core| core.drain) {
             drain.end(cx.registry, unfinished);
@@ -108,7 +108,7 @@ pub(crate) fn check<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
     if now < drain.leave_by || std::mem::replace(&mut drain.is_finishing, true) {
         return;
     }
-    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
+    let connections = connections(cx.registry, id);
     // The last answer may still be on its way into its connection's output: not in this turn.
     cx.registry.defer(move |cx| {
         for connection in connections {
@@ -129,9 +129,8 @@ fn give_up<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>) {
     if unfinished > 0 {
         log::warn!("shutting down with {unfinished} calls unfinished");
     }
-    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
     core.table.abandon();
-    for connection in connections {
+    for connection in connections(cx.registry, id) {
         close(cx.registry, connection, Closed::Local("the server shut down"));
     }
     cx.registry.defer(move |cx| check(cx, id));

@@ -111,13 +111,12 @@ fn fatal<S: 'static>(cx: &mut Cx<'_, S>, id: Id<Core<S>>, failure: StoreFailed) 
     let Some(core) = cx.registry.get_mut(id) else { return };
     core.has_failed = true;
     let acceptors = std::mem::take(&mut core.acceptors);
-    let connections: Vec<_> = core.connections.iter().map(|(_, &connection)| connection).collect();
     let on_fatal = core.on_fatal.take();
     cx.registry.set_deadline(id, None);
     for acceptor in acceptors {
         cx.registry.remove(acceptor);
     }
-    for connection in connections {
+    for connection in peer::connections(cx.registry, id) {
         close(cx.registry, connection, Closed::Local("the server's store failed"));
     }
     if let Some(on_fatal) = on_fatal {

@@ -9,7 +9,7 @@ use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{self, Frame, Header, Kind, MAGIC};
 use onceloop_protocol::handshake::{Hello, Resume, Resumed, Welcome};
 use onceloop_protocol::table::{Cancelled, Principal, Refusal, SessionKey};
-use onceloop_reactor::{Cx, Id, Peer as Address};
+use onceloop_reactor::{Cx, Id, Peer as Address, Registry};
 
 use crate::core::Core;
 use crate::{acceptor, delivery, drain, durable, held, request};
@@ -22,31 +22,27 @@ pub(crate) struct Peer<S: 'static> {
     pub(crate) core: Id<Core<S>>,
     /// The session, once the handshake is done; before, a key that names none.
     session: SessionKey,
-    /// Where the core notes this connection; the highest bit tells that the session is in order.
-    place: u32,
+    /// [`IN_ORDER`] and [`WAITING`], or neither.
+    state: u8,
 }
 
 /// The bits of a key that names no session.
 const NO_SESSION: u64 = u64::MAX;
 /// The session runs its calls in order: one that ends may let another run.
-const IN_ORDER: u32 = 1 << 31;
+const IN_ORDER: u8 = 1;
 /// The session is known, and nothing is said of it before it is safe: the handshake is not done.
-const WAITING: u32 = 1 << 30;
+const WAITING: u8 = 2;
 
 impl<S> Peer<S> {
     /// Returns the part of a connection before its handshake.
-    ///
-    /// # Panics
-    /// If `place` is 2³⁰ or more.
-    pub(crate) fn new(core: Id<Core<S>>, place: u32) -> Self {
-        assert!(place < WAITING, "descriptors are far fewer");
-        Peer { core, session: SessionKey::from_bits(NO_SESSION), place }
+    pub(crate) fn new(core: Id<Core<S>>) -> Self {
+        Peer { core, session: SessionKey::from_bits(NO_SESSION), state: 0 }
     }
 
     /// Returns the session; `None` before the handshake is done.
     #[inline]
     pub(crate) fn session(&self) -> Option<SessionKey> {
-        let is_done = self.session.to_bits() != NO_SESSION && self.place & WAITING == 0;
+        let is_done = self.session.to_bits() != NO_SESSION && self.state & WAITING == 0;
         is_done.then_some(self.session)
     }
 
@@ -56,16 +52,12 @@ impl<S> Peer<S> {
     }
 
     fn is_waiting(&self) -> bool {
-        self.place & WAITING != 0
+        self.state & WAITING != 0
     }
 
     #[inline]
     fn is_in_order(&self) -> bool {
-        self.place & IN_ORDER != 0
-    }
-
-    fn place(&self) -> usize {
-        (self.place & !(IN_ORDER | WAITING)) as usize
+        self.state & IN_ORDER != 0
     }
 }
 
@@ -185,7 +177,6 @@ impl<S: 'static> Role<S> for Peer<S> {
         let now = cx.registry.now();
         let Some(core) = cx.registry.get_mut(self.core) else { return };
         core.counts.connections_closed += 1;
-        core.connections.remove(self.place());
         core.room.set(core.room.get() + 1);
         if let Some(session) = self.attached_session() {
             core.table.detach(session, id.to_bits(), now);
@@ -199,6 +190,15 @@ impl<S: 'static> Role<S> for Peer<S> {
         }
         drain::check(cx, self.core);
     }
+}
+
+/// Returns the connections of a server.
+pub(crate) fn connections<S: 'static>(
+    registry: &Registry<S>,
+    core: Id<Core<S>>,
+) -> Vec<Id<PeerConnection<S>>> {
+    let all = registry.iter::<PeerConnection<S>>();
+    all.filter(|(_, peer)| peer.role().core == core).map(|(id, _)| id).collect()
 }
 
 /// Tells the peer why, and closes the connection once that is written.
@@ -359,9 +359,9 @@ fn establish<S: 'static>(
     if let Some(connection) = cx.registry.get_mut(id) {
         let peer = connection.role_mut();
         peer.session = session;
-        peer.place &= !WAITING;
-        peer.place |= if is_in_order { IN_ORDER } else { 0 };
-        peer.place |= if is_told { 0 } else { WAITING };
+        peer.state &= !WAITING;
+        peer.state |= if is_in_order { IN_ORDER } else { 0 };
+        peer.state |= if is_told { 0 } else { WAITING };
     }
 }
 
@@ -486,7 +486,7 @@ mod tests {
     #[test]
     fn a_connection_is_no_larger_than_it_was_designed() {
         // In debug builds mio adds a check of its own to each socket, and padding to the rest.
-        let bytes_max = if cfg!(debug_assertions) { 152 } else { 128 };
+        let bytes_max = if cfg!(debug_assertions) { 96 } else { 72 };
         let bytes = size_of::<PeerConnection<()>>();
         assert!(bytes <= bytes_max, "{bytes}");
     }

@@ -11,6 +11,7 @@ use onceloop_reactor::{Cx, Id, Listener, Registry};
 use crate::acceptor::Acceptor;
 use crate::builder::bind;
 use crate::core::Core;
+use crate::peer::connections;
 use crate::{Drained, Stats, drain};
 
 /// A server on a loop: an id, to be kept anywhere, the program's state included. It serves until it
@@ -109,7 +110,7 @@ impl<S: 'static> Server<S> {
         for acceptor in core.acceptors {
             registry.remove(acceptor);
         }
-        for (_, connection) in core.connections {
+        for connection in connections(registry, self.core) {
             close(registry, connection, Closed::Local("the server was closed"));
         }
         if let Some(drain) = core.drain {

@@ -18,6 +18,13 @@ pub(crate) struct Counts {
     pub(crate) notifications_dropped: u64,
 }
 
+impl Counts {
+    /// Returns how many connections there are.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections_accepted - self.connections_closed
+    }
+}
+
 /// A server's numbers, as `onceloop.stats` answers them. Those in the first half are of now, the
 /// others count since the server started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +91,7 @@ impl Stats {
         let (table, counts) = (core.table.counters(), core.counts);
         let (kept_replies, kept_reply_bytes) = core.table.kept();
         Stats {
-            connections: core.connections.len() as u64,
+            connections: counts.connections(),
             sessions: core.table.sessions() as u64,
             in_flight: core.table.in_flight() as u64,
             kept_replies: kept_replies as u64,
