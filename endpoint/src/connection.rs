@@ -147,7 +147,7 @@ impl<R> Connection<R> {
     /// Returns how many bytes waiting to be added to the output leave room for another frame.
     #[inline]
     pub(crate) fn room(&self) -> usize {
-        self.settings.limits.output_bytes_mark.saturating_sub(self.output.len())
+        self.settings.limits.output_bytes_mark.saturating_sub(self.output_len())
     }
 
     /// Returns whether this end has said its last word here: what is queued now may never arrive.

@@ -33,6 +33,7 @@ impl Work {
 
 /// Those that no connection needs now. They hold no buffer.
 #[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "they are taken and given in their boxes")]
 pub(crate) struct Spare(RefCell<Vec<Box<Work>>>);
 
 impl Spare {

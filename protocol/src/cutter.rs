@@ -103,7 +103,7 @@ impl Cutter {
         }
         let (frame, rest) = input.split_at(total);
         *input = rest;
-        let header = Header::read(frame).expect("its kind is known and it has a header's bytes");
+        let header = Header::read_of(kind, frame).expect("it has a header's bytes");
         Cut::Frame(Frame { header, body: &frame[header_bytes..] })
     }
 

@@ -36,12 +36,12 @@ impl DigestKey {
     /// Returns the digest of a call of `method` with the argument bytes `args`.
     #[inline]
     pub fn digest(&self, method: MethodId, args: &[u8]) -> u64 {
-        let seed = fold(method.0 ^ self.method, self.args);
+        let seed = method.0 ^ self.method;
         let length = args.len();
-        let (seed, low, high) = if length > PAIR_BYTES {
+        let (state, low, high) = if length > PAIR_BYTES {
             let last = args.last_chunk::<PAIR_BYTES>().expect("it is longer");
-            let seed = if length > ROUND_BYTES { rounds(seed, args) } else { pairs(seed, args) };
-            (seed, word(last, 0), word(last, 8))
+            let state = if length > ROUND_BYTES { rounds(seed, args) } else { pairs(seed, args) };
+            (state, word(last, 0), word(last, 8))
         } else if length >= 8 {
             (seed, word(args, 0), word(args, length - 8))
         } else if length >= 4 {
@@ -54,7 +54,7 @@ impl DigestKey {
             (seed, 0, 0)
         };
         // The length goes in, or a zero byte at the end would change nothing.
-        fold(fold(low ^ SECRET[1], high ^ seed) ^ SECRET[2], seed ^ length as u64)
+        fold(fold(low ^ self.args, high ^ state) ^ SECRET[2], seed ^ length as u64)
     }
 }
 

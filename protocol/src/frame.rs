@@ -226,7 +226,14 @@ impl Header {
     #[inline]
     pub fn read(frame: &[u8]) -> Option<Header> {
         let fixed: &[u8; HEADER_BYTES] = frame.first_chunk()?;
-        let kind = Kind::from_wire(fixed[4])?;
+        Self::read_of(Kind::from_wire(fixed[4])?, frame)
+    }
+
+    /// Reads the header at the front of a frame of a known kind. Returns `None` if the frame is shorter
+    /// than that.
+    #[inline]
+    pub(crate) fn read_of(kind: Kind, frame: &[u8]) -> Option<Header> {
+        let fixed: &[u8; HEADER_BYTES] = frame.first_chunk()?;
         let mut header = Header::new(kind, u64_at(fixed, 8));
         header.flags = Flags(u16::from_le_bytes([fixed[6], fixed[7]]));
         if kind.header_bytes() == CALL_HEADER_BYTES {

@@ -139,6 +139,14 @@ pub fn scan(body: &[u8], limits: &ScanLimits) -> Result<(), ScanError> {
 /// If there is no whole value, or one nested deeper than [`SCAN_DEPTH_CAPACITY`].
 #[inline]
 pub fn value_len(bytes: &[u8]) -> Result<usize, ScanError> {
+    match plain_len(bytes, 0) {
+        Some(length) if length <= bytes.len() => Ok(length),
+        _ => unbounded_len(bytes),
+    }
+}
+
+/// Returns what [`value_len`] does of a value that is not plain, or not whole.
+fn unbounded_len(bytes: &[u8]) -> Result<usize, ScanError> {
     let unbounded = ScanLimits {
         depth_max: SCAN_DEPTH_CAPACITY,
         elements_max: usize::MAX,
@@ -171,15 +179,22 @@ fn short_len(bytes: &[u8]) -> Option<usize> {
         _ => (1, 0),
     };
     for _ in 0..elements {
-        let marker = *bytes.get(position)?;
-        let class = TABLE[usize::from(marker)];
-        position += match class {
-            1..=FIXED_BYTES_MAX => usize::from(class),
-            BYTES_8 => 2 + usize::from(*bytes.get(position + 1)?),
-            _ => return None,
-        };
+        position += plain_len(bytes, position)?;
     }
     (position <= bytes.len()).then_some(position)
+}
+
+/// Returns the length of the value at `position` if it is a plain one, whole or not: neither an array
+/// nor a map, nor long.
+#[inline]
+fn plain_len(bytes: &[u8], position: usize) -> Option<usize> {
+    let marker = *bytes.get(position)?;
+    let class = TABLE[usize::from(marker)];
+    match class {
+        1..=FIXED_BYTES_MAX => Some(usize::from(class)),
+        BYTES_8 => Some(2 + usize::from(*bytes.get(position + 1)?)),
+        _ => None,
+    }
 }
 
 /// Returns the length of any value at the front of `bytes`.

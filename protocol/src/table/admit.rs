@@ -5,18 +5,17 @@ use std::time::Instant;
 use super::cell::Cell;
 use super::refusal::{
     bad_numbers, beyond_window, fenced, in_doubt, in_progress, not_protected, not_retained,
-    poisoned, refused_by_server, stale, still_in_doubt, unknown_session, xid_reused,
+    poisoned, stale, still_in_doubt, unknown_session, xid_reused,
 };
+use super::room::Obstacle;
 use super::session::Session;
 use super::store::Store;
 use super::{Call, CallKey, Refusal, SessionKey, Table};
 use crate::error::{Class, Code};
 use crate::frame::{Flags, Frame, SEQ_MAX};
 
-/// Handlers of one session that its count has room for.
-const WIDEST: u32 = u16::MAX as u32;
 /// Milliseconds after which a client that met a full server may try again.
-const BUSY_RETRY_AFTER_MS: u32 = 100;
+pub(super) const BUSY_RETRY_AFTER_MS: u32 = 100;
 
 /// A request, and what the server knows of it beyond the frame.
 #[derive(Clone, Debug)]
@@ -78,7 +77,7 @@ impl<St: Store> Table<St> {
         }
         // Row 4.
         let (seq, ack) = (header.seq, header.ack);
-        if seq > SEQ_MAX || ack > SEQ_MAX || (seq > 0 && ack >= seq) {
+        if (ack >= seq || seq > SEQ_MAX) && (seq > 0 || ack > SEQ_MAX) {
             return self.close_with(bad_numbers(seq, ack));
         }
         // Row 5.
@@ -94,46 +93,80 @@ impl<St: Store> Table<St> {
         let (floor, window) = (session.floor, u64::from(session.window()));
         // Row 6.
         if seq <= floor {
-            return self.refuse(key, stale(seq, floor));
+            return self.refuse_stale(key, seq, floor);
         }
         // Row 7.
         if seq - floor > window {
-            return self.refuse(key, beyond_window(seq, floor, window));
+            return self.refuse_beyond(key, seq, floor, window);
         }
         // Rows 8 to 11.
-        let mut attempts = 0;
         if let Some(digest) = session.digest(seq) {
             let (cell, is_same) = (session.cell(seq), digest == request.digest);
-            match cell {
+            return match cell {
                 Cell::InDoubt { attempt, .. } if is_same && request.is_idempotent => {
-                    attempts = attempt;
+                    self.admit_in_doubt(key, request, attempt, now)
                 }
-                _ => return self.meet(key, request, cell, is_same),
-            }
+                _ => self.meet(key, request, cell, is_same),
+            };
+        }
+        if session.in_order().is_some() {
+            return self.admit_in_order(key, request, now);
         }
         // Row 12.
-        let is_in_order = session.in_order().is_some();
-        let refusal = self.refuse_vacant(session, request);
-        let is_joined = is_in_order && self.take_joined(key) == Some(seq);
-        if let Some(refusal) = refusal {
-            let refusal = if attempts > 0 { still_in_doubt(&refusal) } else { refusal };
-            return self.refuse(key, refusal);
+        if let Some(obstacle) = self.obstacle(session, request) {
+            return self.refuse_for(key, obstacle);
+        }
+        // Row 13.
+        self.run(key, request, 0, false, now)
+    }
+
+    /// Rows 12 to 13 of an in-order session.
+    #[inline(never)]
+    fn admit_in_order(
+        &mut self,
+        key: SessionKey,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Admission<'_> {
+        let seq = request.frame.header.seq;
+        let session = self.sessions.get(key).expect("admit has found it");
+        let obstacle = self.obstacle(session, request);
+        let is_joined = self.take_joined(key) == Some(seq);
+        if let Some(obstacle) = obstacle {
+            return self.refuse_for(key, obstacle);
         }
         // Row 12b.
-        if is_in_order && self.must_wait(key, seq) {
-            if attempts > 0 {
-                // Held, it would be vacant after the next RESUME.
-                return self.refuse(key, in_doubt().retry_after_ms(BUSY_RETRY_AFTER_MS));
-            }
+        if self.must_wait(key, seq) {
             return match self.hold(key, request, now) {
                 Ok(()) => Admission::Wait,
                 Err(refusal) => self.refuse(key, refusal.retry_after_ms(BUSY_RETRY_AFTER_MS)),
             };
         }
-        // Row 13.
-        if attempts > 0 {
-            self.leave_doubt(key, seq);
+        self.run(key, request, 0, is_joined, now)
+    }
+
+    /// Rows 12 to 13 of a call that has crashed the server `attempts` times, and may be run again.
+    #[cold]
+    fn admit_in_doubt(
+        &mut self,
+        key: SessionKey,
+        request: &Request<'_>,
+        attempts: u32,
+        now: Instant,
+    ) -> Admission<'_> {
+        let seq = request.frame.header.seq;
+        let session = self.sessions.get(key).expect("admit has found it");
+        let is_in_order = session.in_order().is_some();
+        let obstacle = self.obstacle(session, request);
+        let is_joined = is_in_order && self.take_joined(key) == Some(seq);
+        if let Some(obstacle) = obstacle {
+            return self.refuse(key, still_in_doubt(&obstacle.refusal()));
         }
+        if is_in_order && self.must_wait(key, seq) {
+            // Held, it would be vacant after the next RESUME.
+            return self.refuse(key, in_doubt().retry_after_ms(BUSY_RETRY_AFTER_MS));
+        }
+        self.leave_doubt(key, seq);
         self.run(key, request, attempts, is_joined, now)
     }
 
@@ -225,13 +258,34 @@ impl<St: Store> Table<St> {
         // It may have been the last acknowledgement of a client that goes on without a table.
         session.shrink();
         let session = self.sessions.get(key).expect("admit has found it");
-        let refusal = self
-            .refuse_vacant(session, request)
-            .or_else(|| (!request.is_idempotent).then(not_protected));
-        if let Some(refusal) = refusal {
-            return self.refuse(key, refusal);
+        if let Some(obstacle) = self.obstacle(session, request) {
+            return self.refuse_for(key, obstacle);
+        }
+        if !request.is_idempotent {
+            return self.refuse(key, not_protected());
         }
         Admission::Run(self.start(key, request))
+    }
+
+    #[cold]
+    fn refuse_stale(&mut self, key: SessionKey, seq: u64, floor: u64) -> Admission<'_> {
+        self.refuse(key, stale(seq, floor))
+    }
+
+    #[cold]
+    fn refuse_beyond(
+        &mut self,
+        key: SessionKey,
+        seq: u64,
+        floor: u64,
+        window: u64,
+    ) -> Admission<'_> {
+        self.refuse(key, beyond_window(seq, floor, window))
+    }
+
+    #[cold]
+    fn refuse_for(&mut self, key: SessionKey, obstacle: Obstacle) -> Admission<'_> {
+        self.refuse(key, obstacle.refusal())
     }
 
     /// Counts a refusal, of class N or of a broken rule.
@@ -253,91 +307,6 @@ impl<St: Store> Table<St> {
     fn close_with(&mut self, refusal: Refusal) -> Admission<'_> {
         self.counters.rejected += 1;
         Admission::Close(refusal)
-    }
-
-    /// Row 12: reasons not to run a call that nobody has run.
-    #[inline]
-    fn refuse_vacant(&self, session: &Session, request: &Request<'_>) -> Option<Refusal> {
-        let header = &request.frame.header;
-        if let Some(code) = request.refusal {
-            return Some(refused_by_server(code));
-        }
-        if self.is_draining {
-            return Some(Refusal::new(Code::Draining, "the server is shutting down"));
-        }
-        if header.time_left_ms == 0 {
-            return Some(Refusal::new(
-                Code::Deadline,
-                "the deadline passed before the call started",
-            ));
-        }
-        let is_oldest =
-            header.seq == session.floor + 1 && !header.flags.contains(Flags::UNPROTECTED);
-        self.room(session, request.frame.body.len(), is_oldest)
-    }
-
-    /// Row 12, "over quota": room for one more handler, its arguments and its reply.
-    ///
-    /// The oldest call of a session that is not acknowledged holds up the acknowledgement of all that
-    /// came after it, and so their replies. Refused for want of room for replies it would be refused
-    /// for ever. So of a session's room the others leave it one reservation, and where all sessions'
-    /// room is full it runs all the same: its reply is kept if there is room when it ends.
-    #[inline]
-    fn room(&self, session: &Session, argument_bytes: usize, is_oldest: bool) -> Option<Refusal> {
-        let limits = &self.limits;
-        let reserved = limits.reply_reservation_bytes;
-        let in_flight = session.in_flight as usize;
-        let busy = |what| Some(Refusal::new(Code::Busy, what).retry_after_ms(BUSY_RETRY_AFTER_MS));
-        // Counted in 16 bits.
-        let in_flight_max = limits.in_flight_per_session_max.clamp(session.window().into(), WIDEST);
-        if u32::from(session.in_flight) >= in_flight_max {
-            return busy("too many calls of this session are running");
-        }
-        if self.calls.len() >= limits.in_flight_max {
-            return busy("too many calls are running on this server");
-        }
-        if self.in_flight_bytes + argument_bytes > limits.in_flight_bytes_max {
-            return busy("the running calls' arguments take all the memory set aside for them");
-        }
-        let reservations = if is_oldest { 1 } else { 2 };
-        let kept = session.kept_bytes as usize + (in_flight + reservations) * reserved;
-        if kept > limits.kept_reply_bytes_per_session_max {
-            return busy("too many reply bytes of this session are unacknowledged");
-        }
-        let kept = self.replies.bytes() + (self.calls.len() + 1) * reserved;
-        if kept > limits.kept_reply_bytes_max && !is_oldest {
-            return busy("too many reply bytes are unacknowledged on this server");
-        }
-        // Nobody has a cell that bounds these. What waits for a slow store leaves when it goes on.
-        if self.durability.queue_bytes > limits.kept_reply_bytes_max {
-            return busy("too many reply bytes wait until what they tell is safe");
-        }
-        if self.accounts.is_counted(session.account) {
-            let told = self.room_of_principal(session.account, argument_bytes, is_oldest);
-            return told.and_then(busy);
-        }
-        None
-    }
-
-    /// Row 12, "over quota", for one principal.
-    #[cold]
-    fn room_of_principal(
-        &self,
-        account: u32,
-        argument_bytes: usize,
-        is_oldest: bool,
-    ) -> Option<&'static str> {
-        let (account, share) = (self.accounts.get(account), self.accounts.share(account));
-        let reserved = (account.in_flight + 1) * self.limits.reply_reservation_bytes;
-        if account.in_flight >= share.in_flight {
-            Some("too many calls of this principal are running")
-        } else if account.argument_bytes + argument_bytes > share.argument_bytes {
-            Some("the running calls of this principal take all the memory it may have")
-        } else if account.kept_bytes + reserved > share.kept_bytes && !is_oldest {
-            Some("too many reply bytes of this principal are unacknowledged")
-        } else {
-            None
-        }
     }
 
     /// Row 13.

@@ -144,17 +144,22 @@ impl Ring {
 
     /// Empties the cells of the seqs in (floor, last], tells `each` what was in those that were not
     /// vacant, and returns how many these were. The ring reaches as far as `last`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_all(&mut self, floor: u64, last: u64, mut each: impl FnMut(Cell)) -> u16 {
         let cells = match self {
             Ring::One(cell) => std::slice::from_mut(cell),
             Ring::Many(cells) => cells,
         };
         debug_assert!(last - floor <= cells.len() as u64);
+        #[expect(clippy::cast_possible_truncation, reason = "no more than there are cells")]
+        let count = (last - floor) as usize;
+        // They lie side by side, but for those that begin again at the ring's front.
+        let first = slot(cells, floor + 1);
+        let (front, back) = cells.split_at_mut(first);
+        let at_back = count.min(back.len());
         let mut taken = 0;
-        for seq in floor + 1..=last {
-            let slot = slot(cells, seq);
-            let cell = std::mem::take(&mut cells[slot]);
+        for cell in back[..at_back].iter_mut().chain(&mut front[..count - at_back]) {
+            let cell = std::mem::take(cell);
             if cell != Cell::Vacant {
                 taken += 1;
                 each(cell);

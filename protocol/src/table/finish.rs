@@ -227,9 +227,12 @@ impl Keeping<'_> {
         let reserved = limits.reply_reservation_bytes;
         let bytes = answer.len();
         let kept = session.kept_bytes as usize + bytes;
-        let leaves_room = seq > session.floor + 1 && bytes > reserved;
-        let reservations = session.in_flight as usize + usize::from(leaves_room);
-        let fits = kept + reservations * reserved <= limits.kept_reply_bytes_per_session_max
+        let fits_session = bytes <= reserved || {
+            let leaves_room = seq > session.floor + 1;
+            let reservations = session.in_flight as usize + usize::from(leaves_room);
+            kept + reservations * reserved <= limits.kept_reply_bytes_per_session_max
+        };
+        let fits = fits_session
             && self.replies.bytes() + bytes + self.in_flight * reserved
                 <= limits.kept_reply_bytes_max
             && self.accounts.can_keep(session.account, bytes, reserved);

@@ -25,6 +25,7 @@ mod principal;
 mod recover;
 mod refusal;
 mod replies;
+mod room;
 mod session;
 pub mod store;
 #[cfg(test)]
