@@ -158,11 +158,13 @@ impl Ring {
         let (front, back) = cells.split_at_mut(first);
         let at_back = count.min(back.len());
         let mut taken = 0;
-        for cell in back[..at_back].iter_mut().chain(&mut front[..count - at_back]) {
-            let cell = std::mem::take(cell);
-            if cell != Cell::Vacant {
-                taken += 1;
-                each(cell);
+        for cells in [&mut back[..at_back], &mut front[..count - at_back]] {
+            for cell in cells {
+                let cell = std::mem::take(cell);
+                if cell != Cell::Vacant {
+                    taken += 1;
+                    each(cell);
+                }
             }
         }
         taken
