@@ -24,9 +24,9 @@ pub struct Config {
     /// the host spins, by calling [`turn`](crate::Reactor::turn) instead of blocking.
     ///
     /// The price: for this long after each event and each timer the thread has its core to itself,
-    /// with a system call every quarter of a microsecond or so; then it blocks as ever, and an idle
-    /// process is idle. On a machine with a single core never set it: the peer that is waited for
-    /// cannot run meanwhile.
+    /// with some three million system calls a second; then it blocks as ever, and an idle process
+    /// is idle. Never set it where both sides share a core: the peer that is waited for cannot run
+    /// meanwhile, and a round trip takes both their spins.
     pub spin_us: u64,
 
     /// Bytes of the turn buffer, into which all sockets read (512 KiB; at least 128 KiB, in
