@@ -215,7 +215,7 @@ impl<R> Connection<R> {
         }
     }
 
-    /// Reads the rest of a long frame where its beginning is.
+    /// Reads the rest of a long frame where its beginning is, within this turn's share.
     fn read_long_frame(&mut self, ticks: u32, io: &mut Io<'_>) {
         let needs = self.tail_needs as usize;
         let mut tail = self.take_tail();
@@ -224,11 +224,17 @@ impl<R> Connection<R> {
             if !self.stream.is_readable() || have >= needs {
                 break Ok(ReadOutcome::WouldBlock);
             }
-            let ahead = have.clamp(TAIL_AHEAD_BYTES_MIN, TAIL_AHEAD_BYTES_MAX);
+            let share = io.space().len();
+            if share == 0 {
+                io.again();
+                break Ok(ReadOutcome::WouldBlock);
+            }
+            let ahead = have.clamp(TAIL_AHEAD_BYTES_MIN, TAIL_AHEAD_BYTES_MAX).min(share);
             tail.resize(needs.min(have + ahead), 0);
             let outcome = self.stream.read_into(&mut tail[have..]);
             let n = if let Ok(ReadOutcome::Bytes(n)) = outcome { n } else { 0 };
             tail.truncate(have + n);
+            io.spend(n);
             match outcome {
                 Ok(ReadOutcome::Bytes(_)) => {
                     self.received_at = ticks;
@@ -336,6 +342,7 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
                 self.rest();
                 self.after_output(io);
             }
+            Ok(Flushed::Share) => {}
             Ok(Flushed::Blocked) => self.blocked(io),
             Err(error) => return self.end(Closed::Io(error), io),
         }

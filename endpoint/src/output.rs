@@ -34,13 +34,15 @@ struct Queue {
 
 /// What became of an attempt to write.
 ///
-/// Exhaustive: there is no third outcome.
+/// Exhaustive: there is no fourth outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
     /// Everything is written.
     All,
     /// The socket takes no more.
     Blocked,
+    /// The share of this turn is written; the rest follows in the next.
+    Share,
 }
 
 impl Output {
@@ -92,27 +94,34 @@ impl Output {
         }
     }
 
-    /// Writes as much as the socket takes; `now` is the time in ticks.
+    /// Writes as much as the socket takes and a turn allows; `now` is the time in ticks.
+    ///
+    /// Handing a MiB to the system takes the time of hundreds of small calls, which all wait for it.
     pub(crate) fn flush(
         &mut self,
         stream: &mut Stream,
         io: &mut Io<'_>,
         now: u32,
     ) -> io::Result<Flushed> {
-        let mut has_progress = false;
+        let mut left = io.write_share();
         while !self.is_empty() {
+            if left == 0 {
+                self.keep_on();
+                io.touch();
+                return Ok(Flushed::Share);
+            }
             // A write that was not taken whole has filled the socket: an event tells when to go on.
             let outcome = match stream.is_writable() {
-                true => self.write(stream)?,
+                true => self.write(stream, left)?,
                 false => WriteOutcome::WouldBlock,
             };
             match outcome {
                 WriteOutcome::Bytes(n) => {
-                    has_progress = true;
+                    left -= n;
                     self.advance(n);
                 }
                 WriteOutcome::WouldBlock => {
-                    self.wait(has_progress, now);
+                    self.wait(left < io.write_share(), now);
                     return Ok(Flushed::Blocked);
                 }
             }
@@ -127,18 +136,24 @@ impl Output {
         self.queue.as_ref().map_or(0, |queue| queue.written)
     }
 
-    fn write(&self, stream: &mut Stream) -> io::Result<WriteOutcome> {
+    /// Writes once, at most `bytes_max` bytes.
+    fn write(&self, stream: &mut Stream, bytes_max: usize) -> io::Result<WriteOutcome> {
         let unwritten = &self.buffer[self.written()..];
         let chunks = match &self.queue {
             Some(queue) if !queue.chunks.is_empty() => &queue.chunks,
-            _ => return stream.write(unwritten),
+            _ => return stream.write(&unwritten[..unwritten.len().min(bytes_max)]),
         };
         let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE_MAX];
-        let mut count = 0;
+        let (mut count, mut left) = (0, bytes_max);
         let parts = chunks.iter().map(|chunk| &chunk[..]).chain([unwritten]);
         for (piece, part) in pieces.iter_mut().zip(parts) {
-            *piece = IoSlice::new(part);
+            let taken = part.len().min(left);
+            *piece = IoSlice::new(&part[..taken]);
+            left -= taken;
             count += 1;
+            if left == 0 {
+                break;
+            }
         }
         stream.write_vectored(&pieces[..count])
     }
@@ -165,13 +180,27 @@ impl Output {
         }
     }
 
-    /// The socket is full. What is written goes from the buffer once it is the larger part: a peer
-    /// that always leaves something unread must not make the buffer grow for ever.
+    /// The socket is full.
     fn wait(&mut self, has_progress: bool, now: u32) {
         let queue = self.queue.get_or_insert_default();
         if has_progress || queue.waits_since.is_none() {
             queue.waits_since = Some(now);
         }
+        self.drop_written();
+    }
+
+    /// The turn's share is written, and the socket is not full.
+    fn keep_on(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.waits_since = None;
+        }
+        self.drop_written();
+    }
+
+    /// What is written goes from the buffer once it is the larger part: a peer that always leaves
+    /// something unread must not make the buffer grow for ever.
+    fn drop_written(&mut self) {
+        let Some(queue) = &mut self.queue else { return };
         if 2 * queue.written >= self.buffer.len() {
             self.buffer.drain(..queue.written);
             queue.written = 0;

@@ -357,3 +357,44 @@ fn a_connection_ends_once_in_every_way() {
     assert_eq!(ids.len(), 8, "{:?}", world.app.closed);
     assert!(ends.iter().all(|(id, _)| !world.reactor.registry().contains(*id)));
 }
+
+#[test]
+fn a_large_answer_is_written_in_shares_and_small_ones_go_between() {
+    const SHARE: usize = 8 * 1024;
+    let mut config = Config::default();
+    config.write_bytes_per_turn = SHARE;
+    let mut world = World::with(Limits::default(), config);
+    let (_, mut bulk) = world.connect();
+    let (_, mut small) = world.connect();
+    // Two in one batch: what is shared and what is copied are of one queue.
+    bulk.write_all(&[request(LARGE, 0), request(1, 5)].concat()).expect("there is room");
+    let all = LARGE_BYTES + 16 + answer_bytes(5);
+    let mut got = 0;
+    while got < all {
+        small.write_all(&request(2, 5)).expect("there is room");
+        world.turn();
+        let part = read(&mut bulk).expect("open").len();
+        assert_eq!(part, SHARE.min(all - got));
+        got += part;
+        assert_eq!(read(&mut small).expect("open").len(), answer_bytes(5), "in the same turn");
+    }
+    assert!(got == all && read(&mut bulk).expect("open").is_empty());
+}
+
+#[test]
+fn a_large_frame_is_read_in_shares_while_another_is_ready() {
+    const SHARE: usize = 4 * 1024;
+    const SHARES: usize = 10;
+    let mut config = Config::default();
+    config.read_bytes_per_turn = SHARE;
+    let mut world = World::with(Limits::default(), config);
+    let mut ends: Vec<_> = (0..2).map(|_| world.connect()).collect();
+    let bytes = request(1, SHARES * SHARE - 100);
+    for (_, peer) in &mut ends {
+        peer.write_all(&bytes).expect("there is room");
+    }
+    world.turns(SHARES - 1);
+    assert_eq!(world.app.frames, [], "it has not all been read");
+    world.turns(2);
+    assert_eq!(world.app.frames, [1, 1]);
+}

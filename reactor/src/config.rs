@@ -52,6 +52,13 @@ pub struct Config {
     /// Alone, a source may read what the turn buffer holds.
     pub read_bytes_per_turn: usize,
 
+    /// Bytes that a source should write in one turn (256 KiB; at least 4 KiB).
+    ///
+    /// The reactor hands the number on by [`Io::write_share`](crate::Io::write_share). It binds a
+    /// source that is alone, too: a turn more for each share costs little, and whoever becomes ready
+    /// meanwhile waits for no more than that.
+    pub write_bytes_per_turn: usize,
+
     /// Tasks posted from other threads that are run in one turn (1024; at least 1).
     ///
     /// The rest wait for the next turn, which then does not block.
@@ -88,6 +95,7 @@ impl Default for Config {
             requests_per_turn: 64,
             requests_per_turn_alone: 1024,
             read_bytes_per_turn: 64 * 1024,
+            write_bytes_per_turn: 256 * 1024,
             posted_per_turn: 1024,
             completions_per_turn: 1024,
             offload_threads: processors.clamp(2, 8),
@@ -107,6 +115,7 @@ impl Config {
             requests_per_turn: 64,
             requests_per_turn_alone: 1024,
             read_bytes_per_turn: 64 * 1024,
+            write_bytes_per_turn: 256 * 1024,
             posted_per_turn: 1024,
             completions_per_turn: 1024,
             offload_threads: 4,
@@ -134,6 +143,7 @@ impl Config {
         self.requests_per_turn = self.requests_per_turn.max(1);
         self.requests_per_turn_alone = self.requests_per_turn_alone.max(self.requests_per_turn);
         self.read_bytes_per_turn = self.read_bytes_per_turn.max(4 * 1024);
+        self.write_bytes_per_turn = self.write_bytes_per_turn.max(4 * 1024);
         self.posted_per_turn = self.posted_per_turn.max(1);
         self.completions_per_turn = self.completions_per_turn.max(1);
         self.events = self.events.clamp(16, 65_536);

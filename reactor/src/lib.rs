@@ -23,7 +23,7 @@
 //!  user     │ 6 task phase   timers, posted tasks, deferred tasks, finished jobs, │
 //!  code     │                then each source's batch: dispatch(cx, id, input)    │
 //!           ├─────────────────────────────────────────────────────────────────────┤
-//!  no user  │ 7 flush each touched source, once                                   │
+//!  no user  │ 7 flush each touched source once, those that go on after the others │
 //!  code     └─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!

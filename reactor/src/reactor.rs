@@ -41,6 +41,8 @@ pub struct Reactor<S: 'static> {
     turn_buffer: Vec<u8>,
     /// Bytes of the turn buffer that batches take.
     filled: usize,
+    /// Bytes that were read elsewhere in this turn: as many fewer go into the turn buffer.
+    spent: usize,
     batches: VecDeque<Batch>,
     registry: Registry<S>,
 }
@@ -86,6 +88,7 @@ impl<S> Reactor<S> {
             events: mio::Events::with_capacity(config.events),
             turn_buffer: vec![0; config.turn_buffer_bytes],
             filled: 0,
+            spent: 0,
             batches: VecDeque::new(),
             registry: Registry::new(&config)?,
             config,
@@ -103,6 +106,7 @@ impl<S> Reactor<S> {
             events: mio::Events::with_capacity(0),
             turn_buffer: vec![0; config.turn_buffer_bytes],
             filled: 0,
+            spent: 0,
             batches: VecDeque::new(),
             registry: Registry::over(Poll::Sim(Seat::new(host)), None, &config),
             config,
@@ -152,9 +156,11 @@ impl<S> Reactor<S> {
         let events = self.take_events();
         // After a panic, batches of the last turn are still in the turn buffer. They go first.
         if self.batches.is_empty() {
-            self.filled = 0;
+            (self.filled, self.spent) = (0, 0);
             self.read_ready();
         }
+        // Sources that go on with what they could not write before; answers of this turn go first.
+        let going_on = self.registry.touched.len();
         self.batch_woken(woken);
         self.registry.timers.collect_due(self.registry.now);
 
@@ -166,7 +172,7 @@ impl<S> Reactor<S> {
             self.registry.has_more_from_threads = false;
         }
         let dispatched = self.run_batches(state, timers == 0);
-        self.flush_touched();
+        self.flush_touched(going_on);
         let tasks = timers + posted + deferred + completed + dispatched;
         Ok(Turn { events, tasks, stopped: mem::take(&mut self.registry.is_stopping) })
     }
@@ -291,7 +297,7 @@ impl<S> Reactor<S> {
     fn read_ready(&mut self) {
         let alone = self.is_alone_for_reading();
         for _ in 0..self.registry.ready.len() {
-            let free = self.turn_buffer.len() - self.filled;
+            let free = self.turn_buffer.len() - self.filled - self.spent;
             if free < Config::TURN_BUFFER_FREE_BYTES_MIN {
                 break;
             }
@@ -320,10 +326,12 @@ impl<S> Reactor<S> {
         let readiness = mem::take(&mut slot.readiness);
 
         let start = self.filled;
-        let mut io = Io::new(&mut self.turn_buffer[start..start + space], *now, buffers);
+        let share = self.config.write_bytes_per_turn;
+        let mut io = Io::new(&mut self.turn_buffer[start..start + space], share, *now, buffers);
         let became_writable = slot.source.handle_event(readiness, is_asked, &mut io);
-        let Asked { bytes, again, dispatch } = io.asked();
+        let Asked { bytes, spent, again, flush, dispatch } = io.asked();
 
+        self.spent += spent;
         if dispatch {
             let is_new = slot.queues.enter(Queues::BATCHED);
             debug_assert!(is_new, "one batch a turn");
@@ -333,7 +341,7 @@ impl<S> Reactor<S> {
         if again {
             self.registry.again_raw(source);
         }
-        if became_writable {
+        if became_writable || flush {
             self.registry.touch_raw(source);
         }
     }
@@ -440,17 +448,24 @@ impl<S> Reactor<S> {
         count
     }
 
-    fn flush_touched(&mut self) {
-        while let Some(source) = self.registry.touched.pop_front() {
+    /// Flushes each touched source once: those that go on, the first `going_on` ones, after the others.
+    fn flush_touched(&mut self, going_on: usize) {
+        self.registry.touched.rotate_left(going_on);
+        for _ in 0..self.registry.touched.len() {
+            let Some(source) = self.registry.touched.pop_front() else { break };
             let Registry { slots, buffers, now, .. } = &mut self.registry;
             let slot = slots.get_mut(source.index as usize);
             let Some(slot) = slot.filter(|slot| slot.is(source)) else { continue };
             slot.queues.leave(Queues::TOUCHED);
-            let mut io = Io::new(&mut [], *now, buffers);
+            let share = self.config.write_bytes_per_turn;
+            let mut io = Io::new(&mut [], share, *now, buffers);
             slot.source.handle_flush(&mut io);
-            let Asked { again, dispatch, .. } = io.asked();
+            let Asked { again, dispatch, flush, .. } = io.asked();
             if again {
                 self.registry.again_raw(source);
+            }
+            if flush {
+                self.registry.touch_raw(source);
             }
             if dispatch {
                 self.registry.wake_raw(source);

@@ -59,7 +59,8 @@ pub trait Source<S: 'static>: Sized + 'static {
     ///
     /// Called once in a turn in which the source was touched
     /// ([`Registry::touch`](crate::Registry::touch)) or its stream became writable again. Must
-    /// not panic. [`Io::space`] is empty here.
+    /// not panic. [`Io::space`] is empty here. A source that has more to write than
+    /// [`Io::write_share`] leaves the rest and calls [`Io::touch`].
     fn flush(&mut self, io: &mut Io<'_>) {
         let _ = io;
     }
@@ -83,22 +84,42 @@ pub struct Io<'a> {
     /// Free bytes that this source may fill, the first `committed` of them filled.
     space: &'a mut [u8],
     committed: usize,
+    /// Bytes at the end of `space` that are no longer free, since as many were read elsewhere.
+    spent: usize,
+    write_share: usize,
     wants_again: bool,
     wants_dispatch: bool,
+    wants_flush: bool,
     now: Instant,
     buffers: &'a mut Buffers,
 }
 
 impl<'a> Io<'a> {
-    pub(crate) fn new(space: &'a mut [u8], now: Instant, buffers: &'a mut Buffers) -> Self {
-        Self { space, committed: 0, wants_again: false, wants_dispatch: false, now, buffers }
+    pub(crate) fn new(
+        space: &'a mut [u8],
+        write_share: usize,
+        now: Instant,
+        buffers: &'a mut Buffers,
+    ) -> Self {
+        Self {
+            space,
+            committed: 0,
+            spent: 0,
+            write_share,
+            wants_again: false,
+            wants_dispatch: false,
+            wants_flush: false,
+            now,
+            buffers,
+        }
     }
 
     /// Returns the part of the turn buffer that this source may still fill in this turn.
     ///
     /// Empty when the budget is used up, and in [`Source::flush`].
     pub fn space(&mut self) -> &mut [u8] {
-        &mut self.space[self.committed..]
+        let end = self.space.len() - self.spent;
+        &mut self.space[self.committed..end]
     }
 
     /// Adds the first `n` bytes of [`Io::space`] to the batch of this source.
@@ -107,8 +128,25 @@ impl<'a> Io<'a> {
     ///
     /// If `n` is more than the space holds.
     pub fn commit(&mut self, n: usize) {
-        assert!(n <= self.space.len() - self.committed, "committed more than there was space");
+        assert!(n <= self.space().len(), "committed more than there was space");
         self.committed += n;
+    }
+
+    /// Takes `n` bytes from [`Io::space`] without using them: as many were read into a buffer of the
+    /// source's own, and what a source and a turn may read is bounded wherever it goes.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is more than the space holds.
+    pub fn spend(&mut self, n: usize) {
+        assert!(n <= self.space().len(), "spent more than there was space");
+        self.spent += n;
+    }
+
+    /// Returns how many bytes this source should write in one flush at most
+    /// ([`Config::write_bytes_per_turn`](crate::Config::write_bytes_per_turn)).
+    pub fn write_share(&self) -> usize {
+        self.write_share
     }
 
     /// Asks for a dispatch even if no bytes were committed: end of input, a connection accepted
@@ -122,6 +160,12 @@ impl<'a> Io<'a> {
     /// Asks for another [`Source::handle_io`] in the next turn, which then does not block.
     pub fn again(&mut self) {
         self.wants_again = true;
+    }
+
+    /// Asks for a [`Source::flush`]: at the end of this turn; in `flush` itself, of the next turn,
+    /// which then does not block.
+    pub fn touch(&mut self) {
+        self.wants_flush = true;
     }
 
     /// Returns the time of this turn.
@@ -143,6 +187,8 @@ impl<'a> Io<'a> {
     pub(crate) fn asked(&self) -> Asked {
         Asked {
             bytes: self.committed,
+            spent: self.spent,
+            flush: self.wants_flush,
             again: self.wants_again,
             dispatch: self.wants_dispatch || self.committed > 0,
         }
@@ -153,7 +199,9 @@ impl<'a> Io<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) bytes: usize,
+    pub(crate) spent: usize,
     pub(crate) again: bool,
+    pub(crate) flush: bool,
     pub(crate) dispatch: bool,
 }
 

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
-use onceloop_reactor::{Config, Cx, Id, Input, Io, Pollable, Reactor, Source};
+use onceloop_reactor::{Config, Cx, Id, Input, Io, Pollable, Reactor, ReadOutcome, Source, Stream};
 use support::{Counter, PATIENCE, Socket, World, settle};
 
 const BUDGET: usize = 64 * 1024;
@@ -133,6 +135,115 @@ fn touched_and_woken_many_times_is_flushed_and_dispatched_once() {
     settle(&mut reactor, &mut world);
     let counter = reactor.registry().get(id).unwrap();
     assert_eq!((counter.io, counter.flushes, world.count("c woken")), (1, 1, 1));
+}
+
+/// Reads into a buffer of its own.
+struct Elsewhere {
+    stream: Stream,
+    reads: Vec<usize>,
+}
+
+impl Source<World> for Elsewhere {
+    fn pollable(&mut self) -> Pollable<'_> {
+        Pollable::Stream(&mut self.stream)
+    }
+
+    fn handle_io(&mut self, io: &mut Io<'_>) {
+        let share = io.space().len();
+        let mut own = vec![0; share];
+        if let Ok(ReadOutcome::Bytes(n)) = self.stream.read_into(&mut own) {
+            io.spend(n);
+            self.reads.push(n);
+            assert_eq!(io.space().len(), share - n);
+        }
+        if self.stream.is_readable() {
+            io.again();
+        }
+    }
+
+    fn dispatch(_: &mut Cx<'_, World>, _: Id<Self>, _: &mut Input<'_>) {
+        panic!("nothing was committed");
+    }
+}
+
+#[test]
+fn what_is_read_elsewhere_is_of_the_same_budgets() {
+    let mut config = Config::default();
+    config.turn_buffer_bytes = 2 * BUDGET;
+    let mut reactor = Reactor::<World>::with_config(config).unwrap();
+    let mut world = World::default();
+    let (mut ids, mut ends, mut filled) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let (socket, mut there) = Socket::pair("s");
+        let source = Elsewhere { stream: socket.stream, reads: Vec::new() };
+        ids.push(reactor.registry().insert(source).unwrap());
+        filled.push(fill(&mut there));
+        ends.push(there);
+    }
+    let reads = |reactor: &mut Reactor<World>, id: Id<Elsewhere>| {
+        reactor.registry().get(id).unwrap().reads.clone()
+    };
+    reactor.turn(&mut world, Some(PATIENCE)).unwrap();
+    let first: Vec<usize> = ids.iter().flat_map(|&id| reads(&mut reactor, id)).collect();
+    assert_eq!(first, [BUDGET; 2], "two shares are what a turn reads");
+    while reactor.next_deadline().is_some() {
+        reactor.turn(&mut world, None).unwrap();
+    }
+    for (&id, filled) in ids.iter().zip(filled) {
+        assert_eq!(reads(&mut reactor, id).iter().sum::<usize>(), filled);
+    }
+}
+
+/// Has something to write in so many turns, and notes each of them.
+struct Writer {
+    name: &'static str,
+    flushes: usize,
+    log: Rc<RefCell<Vec<&'static str>>>,
+}
+
+impl Source<World> for Writer {
+    fn pollable(&mut self) -> Pollable<'_> {
+        Pollable::Nothing
+    }
+
+    fn handle_io(&mut self, _: &mut Io<'_>) {}
+
+    fn dispatch(_: &mut Cx<'_, World>, _: Id<Self>, _: &mut Input<'_>) {}
+
+    fn flush(&mut self, io: &mut Io<'_>) {
+        assert_eq!(io.write_share(), 5_000);
+        self.log.borrow_mut().push(self.name);
+        self.flushes -= 1;
+        if self.flushes > 0 {
+            io.touch();
+        }
+    }
+}
+
+#[test]
+fn who_writes_more_than_a_share_goes_on_after_those_that_have_just_begun() {
+    let mut config = Config::default();
+    config.write_bytes_per_turn = 5_000;
+    let mut reactor = Reactor::<World>::with_config(config).unwrap();
+    let mut world = World::default();
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let mut add = |name, flushes| {
+        let log = Rc::clone(&log);
+        reactor.registry().insert(Writer { name, flushes, log }).unwrap()
+    };
+    let (bulk, other, small) = (add("bulk", 3), add("other", 2), add("small", 2));
+    for id in [bulk, other] {
+        reactor.registry().touch(id);
+    }
+    reactor.turn(&mut world, None).unwrap();
+    assert_eq!(log.take(), ["bulk", "other"]);
+    assert!(reactor.next_deadline().is_some(), "the rest makes the next turn runnable");
+    reactor.registry().defer(move |cx| cx.registry.touch(small));
+    reactor.turn(&mut world, None).unwrap();
+    assert_eq!(log.take(), ["small", "bulk", "other"]);
+    reactor.turn(&mut world, None).unwrap();
+    assert_eq!(log.take(), ["small", "bulk"]);
+    assert_eq!(reactor.next_deadline(), None);
 }
 
 /// Notes how many requests it may run.
