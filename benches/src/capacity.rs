@@ -59,6 +59,10 @@ pub(crate) fn fit(server: ServerKind, options: &Options, descriptors: u64) -> Fi
             ),
         });
     }
+    // The large calls' connections have their places first.
+    for bound in &mut bounds {
+        bound.connections -= bound.connections.min(options.mix.large_connections.into());
+    }
     cut(options.connections, options.idle, bounds)
 }
 

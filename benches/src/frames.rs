@@ -88,12 +88,18 @@ pub(crate) enum Front<'a> {
     Broken,
 }
 
+/// Returns the header of the frame that begins with `bytes`, and its length, if so much has come.
+#[inline]
+pub(crate) fn announced(bytes: &[u8]) -> Option<(&[u8; HEADER_BYTES], usize)> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    Some((header, length + LENGTH_BYTES))
+}
+
 /// Returns what stands at the front of `bytes`.
 #[inline]
 pub(crate) fn front(bytes: &[u8]) -> Front<'_> {
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Front::Part };
-    let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
-    let length = length + LENGTH_BYTES;
+    let Some((header, length)) = announced(bytes) else { return Front::Part };
     if !(HEADER_BYTES..=FRAME_BYTES_MAX).contains(&length) {
         Front::Broken
     } else if length <= bytes.len() {

@@ -37,8 +37,8 @@ pub const STALL_MAX: Duration = Duration::from_secs(15);
 pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
     match options.kind {
         LoadKind::Bare => drive_with(options, || bare::Load::new(options)),
-        LoadKind::Client if options.slow.is_some() => {
-            bail!("the client library's load has no slow calls")
+        LoadKind::Client if options.slow.is_some() || options.large.is_some() => {
+            bail!("the client library's load makes calls of one kind")
         }
         LoadKind::Client => drive_with(options, || client::Load::new(options)),
         LoadKind::Own => bail!("the peers' program has the clients of the peers"),
@@ -74,7 +74,7 @@ fn run(mut generator: impl Generator, options: &LoadOptions, control: &Control) 
             crate::hgrm::write(generator.tally().slow(), &slow_path(path))?;
         }
     }
-    control::say(&LoadLine::Report(report));
+    control::say(&LoadLine::Report(Box::new(report)));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::options::{LoadKind, Rate, ServerKind, SlowCalls};
+use crate::options::{LargeCalls, LoadKind, Rate, ServerKind, SlowCalls};
 
 /// A server's lines to the parent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(crate) enum LoadLine {
     /// It ends; the load goes on until it is given a line.
     End,
     /// All is done.
-    Report(Report),
+    Report(Box<Report>),
 }
 
 /// What the load has seen.
@@ -60,6 +60,8 @@ pub(crate) struct Report {
     pub(crate) latency_us: Latency,
     /// The others of `requests`.
     pub(crate) slow: Answers,
+    /// Answers to large calls, which are not among `requests`.
+    pub(crate) large: Answers,
     /// How late the load sent calls that were due and had room; `None` in a closed loop.
     pub(crate) send_lag_us: Option<Latency>,
     /// From the first `connect` to the last WELCOME, without the calls between.
@@ -107,6 +109,8 @@ pub(crate) struct Row {
     pub(crate) latency_us: Latency,
     /// Null where every call is fast.
     pub(crate) slow: Option<SlowRow>,
+    /// Null where there are none.
+    pub(crate) large: Option<LargeRow>,
     /// How late the load itself was; null in a closed loop.
     pub(crate) send_lag_us: Option<Latency>,
     /// Why the row should not be trusted; empty if nothing speaks against it.
@@ -135,4 +139,16 @@ pub(crate) struct SlowRow {
     /// What came of it; they are among the row's requests.
     #[serde(flatten)]
     pub(crate) answers: Answers,
+}
+
+/// The large calls of a run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct LargeRow {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub(crate) calls: LargeCalls,
+    /// What came of it; they are not among the row's requests.
+    #[serde(flatten)]
+    pub(crate) answers: Answers,
+    pub(crate) requests_per_second: f64,
 }

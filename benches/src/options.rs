@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::{cuts, guards, protection, report, slo};
-pub(crate) use mix::{MixOptions, SlowCalls, WINDOW_MAX};
+pub(crate) use mix::{LargeCalls, MixOptions, SlowCalls, WINDOW_MAX};
 
 /// Bytes of the largest payload: a body may be 1 MiB and a little more.
 pub(crate) const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
@@ -321,6 +321,8 @@ pub struct LoadOptions {
     pub payload: u64,
     /// Calls whose handler blocks.
     pub slow: Option<SlowCalls>,
+    /// Large calls, on connections after the first `connections`.
+    pub large: Option<LargeCalls>,
     /// How long to measure.
     pub seconds: f64,
     /// How fast to call.
@@ -329,6 +331,13 @@ pub struct LoadOptions {
     pub spin_us: u64,
     /// Where to write the percentiles.
     pub hgrm: Option<PathBuf>,
+}
+
+impl LoadOptions {
+    /// Returns how many connections there are: those that call, those with large calls, silent ones.
+    pub(crate) fn total(&self) -> u32 {
+        self.connections + self.large.map_or(0, |large| large.connections) + self.idle
+    }
 }
 
 #[cfg(test)]

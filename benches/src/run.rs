@@ -10,7 +10,7 @@ use crate::capacity::{self, Fit};
 use crate::child::Part;
 use crate::load;
 use crate::machine;
-use crate::message::{LoadLine, Report, Row, Sample, ServerLine, SlowRow};
+use crate::message::{LargeRow, LoadLine, Report, Row, Sample, ServerLine, SlowRow};
 use crate::options::{
     LoadKind, LoadOptions, Options, PAYLOAD_BYTES, Rate, ServerKind, ServerOptions, WINDOW_MAX,
 };
@@ -115,8 +115,8 @@ impl Bench {
 /// Returns the servers that can be loaded as `options` ask for, and tells of the others.
 fn servers(options: &Options) -> Result<Vec<ServerKind>> {
     anyhow::ensure!(
-        options.load == LoadKind::Bare || options.mix.slow().is_none(),
-        "only the bare load makes slow calls"
+        options.load == LoadKind::Bare || options.mix.is_uniform(),
+        "only the bare load makes slow or large calls"
     );
     let mut servers = options.servers.clone();
     servers.retain(|&server| {
@@ -228,7 +228,7 @@ impl Run<'_> {
     }
 
     fn total(&self) -> u32 {
-        self.fit.connections + self.fit.idle
+        self.fit.connections + self.options.mix.large_connections + self.fit.idle
     }
 
     /// Returns how many connections there are at the first sample of memory.
@@ -254,6 +254,7 @@ impl Run<'_> {
                 .unwrap_or_else(|| self.options.in_flight.min(WINDOW_MAX).next_power_of_two()),
             payload: self.options.payload,
             slow: self.options.mix.slow(),
+            large: self.options.mix.large(),
             seconds: self.options.seconds,
             rate: self.options.rate,
             spin_us: self.options.spin_us,
@@ -328,6 +329,11 @@ impl Run<'_> {
                 calls,
                 offload_threads: self.options.mix.offload_threads(self.server),
                 answers: report.slow,
+            }),
+            large: self.options.mix.large().map(|calls| LargeRow {
+                calls,
+                answers: report.large,
+                requests_per_second: report.large.requests as f64 / report.seconds,
             }),
             send_lag_us: report.send_lag_us,
             warnings: warnings::of(self.options, report),

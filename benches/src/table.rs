@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use crate::message::{Answers, Latency, Row, SlowRow};
+use crate::message::{Answers, LargeRow, Latency, Row, SlowRow};
 use crate::options::ServerKind;
 use crate::run::Outcome;
 use crate::stats::{count, median};
@@ -51,6 +51,7 @@ fn render(outcomes: &[Outcome]) -> String {
         }
     }
     lines.extend(servers(outcomes).into_iter().filter_map(|server| slow_line(outcomes, server)));
+    lines.extend(servers(outcomes).into_iter().filter_map(|server| large_line(outcomes, server)));
     lines.extend(lag_line(outcomes));
     lines.extend(comparisons(outcomes));
     for Outcome { row, .. } in outcomes {
@@ -137,6 +138,24 @@ fn slow_line(outcomes: &[Outcome], server: ServerKind) -> Option<String> {
         slow(|answers| answers.latency_us.p99 / 1e3),
         slow(|answers| answers.latency_us.p999 / 1e3),
         slow(|answers| answers.latency_us.max / 1e3),
+    ))
+}
+
+/// Returns what the table leaves out of a server's large calls, if there were any.
+fn large_line(outcomes: &[Outcome], server: ServerKind) -> Option<String> {
+    let LargeRow { calls, .. } = of(outcomes, server).next()?.row.large?;
+    let large = |number: fn(&LargeRow) -> f64, decimals| {
+        let large = of(outcomes, server).filter_map(|outcome| outcome.row.large);
+        shown(median(large.map(|large| number(&large))), decimals)
+    };
+    Some(format!(
+        "{server}: beside them, on {} connections, calls of {} bytes each way: {} a second, p50 {}, p99 \
+         {} ms",
+        calls.connections,
+        calls.bytes,
+        large(|large| large.requests_per_second, 0),
+        large(|large| large.answers.latency_us.p50 / 1e3, 2),
+        large(|large| large.answers.latency_us.p99 / 1e3, 2),
     ))
 }
 
@@ -232,6 +251,7 @@ mod tests {
             client_cpu_us_per_request: 6.0,
             latency_us: Latency { p50: 66e3, p99: 112e3, p999: 116e3, max: 117e3 },
             slow: None,
+            large: None,
             send_lag_us: None,
             warnings: Vec::new(),
             rss_bytes_per_connection: None,

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::ops::DerefMut;
+use std::ops::{DerefMut, Range};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,12 +14,12 @@ use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{HEADER_BYTES, Kind, MAGIC};
 use onceloop_protocol::handshake::Welcome;
 
-use super::calls::Calls;
+use super::calls::{Calls, mark, unmark};
 use super::connection::{Connection, State};
 use super::pace::Pace;
 use super::sequence::{Generator, Watch};
 use super::sources::Sources;
-use super::tally::Tally;
+use super::tally::{Class, Tally};
 use super::{DRAIN_MAX, DUE_PER_LOOK_MAX, STALL_MAX, index, nanoseconds};
 use crate::frames::{self, Front};
 use crate::options::LoadOptions;
@@ -29,8 +29,8 @@ use crate::poller::Poller;
 const CONNECTING_MAX: usize = 64;
 /// Room for one read: above the longest frame, so that a read always makes progress.
 const INPUT_BYTES: usize = 2 * frames::FRAME_BYTES_MAX;
-/// The bit of a time of sending that says that the call is slow.
-const SLOW: u64 = 1 << 63;
+/// An answer from this length on is not kept until it is whole: its bytes are counted.
+const SKIPPED_BYTES_MIN: usize = 16 * 1024;
 
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(super) struct Load<'a> {
     /// Connections that the stage waits for.
     waiting: usize,
     /// When each call in flight was sent, or was due: a ring of `slots` for each connection, by
-    /// seq, slow ones with the bit [`SLOW`]. 0 where none is in flight.
+    /// seq, marked with its class. 0 where none is in flight.
     sent_at: Vec<u64>,
     slots: u64,
     window: u32,
@@ -75,13 +75,16 @@ pub(super) struct Load<'a> {
     /// The connections of calls that have just fallen due; empty in between.
     fallen_due: Vec<usize>,
     calls: Calls,
+    /// The connections with large calls.
+    large: Range<usize>,
     input: Vec<u8>,
     tally: Tally,
 }
 
 impl<'a> Load<'a> {
     pub(super) fn new(options: &'a LoadOptions) -> Result<Load<'a>> {
-        let total = index(u64::from(options.connections) + u64::from(options.idle));
+        let total = index(options.total().into());
+        let large = index(options.connections.into())..total - index(options.idle.into());
         let slots = u64::from(options.window.next_power_of_two());
         let spin = Duration::from_micros(options.spin_us);
         Ok(Load {
@@ -98,6 +101,7 @@ impl<'a> Load<'a> {
             pace: None,
             fallen_due: Vec::new(),
             calls: Calls::new(options, slots),
+            large,
             input: vec![0; INPUT_BYTES],
             tally: Tally::new()?,
         })
@@ -219,12 +223,14 @@ impl<'a> Load<'a> {
             let (filled, may_have_more) = self.connections[id].read(input)?;
             if filled > 0 {
                 let now = self.now();
-                let bytes = &input[..filled];
-                let (used, answers) = match self.connections[id].state {
+                let (skipped, mut answers) = self.skip(id, filled, now);
+                let bytes = &input[skipped..filled];
+                let (used, more) = match self.connections[id].state {
                     State::Greeting => (self.take_welcome(id, bytes)?, 0),
                     _ => self.take_frames(id, bytes, now)?,
                 };
                 self.connections[id].keep(&bytes[used..]);
+                answers += more;
                 if answers > 0 {
                     self.on_answers(id, answers, now)?;
                 }
@@ -245,7 +251,7 @@ impl<'a> Load<'a> {
                 self.connections[id].write(&out)?;
             }
             Stage::Calling => {
-                if self.pace.is_none() {
+                if self.pace.is_none() || self.is_large(id) {
                     self.connections[id].due += answers;
                 }
                 self.pump(id, now, Cause::Room);
@@ -261,7 +267,8 @@ impl<'a> Load<'a> {
 
     /// Makes as many of the due calls of a connection as may be in flight, with one write.
     fn pump(&mut self, id: usize, now: u64, cause: Cause) {
-        let in_flight_max = self.in_flight_max();
+        let is_large = self.is_large(id);
+        let in_flight_max = if is_large { 1 } else { self.in_flight_max() };
         let connection = &mut self.connections[id];
         let room = (in_flight_max.saturating_sub(connection.in_flight()))
             .min(u64::from(self.window).min(self.slots).saturating_sub(connection.span()));
@@ -273,20 +280,26 @@ impl<'a> Load<'a> {
         let ring = &mut self.sent_at[id * index(self.slots)..][..index(self.slots)];
         let seqs = connection.next_seq..connection.next_seq + count;
         connection.next_seq = seqs.end;
-        let requests = self.calls.make(seqs, connection.answered, |seq, is_slow| {
-            let sent_at = match &self.pace {
-                None => now,
-                Some(pace) => {
-                    connection.paced += 1;
-                    let due_at = pace.due_at(id as u64, connection.paced - 1);
-                    if cause == Cause::Plan {
-                        self.tally.record_lag(now.saturating_sub(due_at));
+        let slot = |seq: u64| index(seq & (self.slots - 1));
+        let requests = if is_large {
+            ring[slot(seqs.start)] = mark(now, Class::Large);
+            self.calls.make_large(seqs.start, connection.answered)
+        } else {
+            self.calls.make(seqs, connection.answered, |seq, class| {
+                let sent_at = match &self.pace {
+                    None => now,
+                    Some(pace) => {
+                        connection.paced += 1;
+                        let due_at = pace.due_at(id as u64, connection.paced - 1);
+                        if cause == Cause::Plan {
+                            self.tally.record_lag(now.saturating_sub(due_at));
+                        }
+                        due_at
                     }
-                    due_at
-                }
-            };
-            ring[index(seq & (self.slots - 1))] = if is_slow { sent_at | SLOW } else { sent_at };
-        });
+                };
+                ring[slot(seq)] = mark(sent_at, class);
+            })
+        };
         if let Err(error) = connection.write(requests) {
             self.lose(id, &error);
         }
@@ -320,7 +333,10 @@ impl<'a> Load<'a> {
         let (mut run_sent_at, mut run) = (now, 0);
         loop {
             match frames::front(&bytes[used..]) {
-                Front::Part => break,
+                Front::Part => {
+                    used += self.begin_skipping(id, &bytes[used..]);
+                    break;
+                }
                 Front::Broken => return Err(io::Error::other("the server sent a broken frame")),
                 Front::Frame(header, length) => {
                     if header[4] != Kind::Reply as u8 {
@@ -343,15 +359,47 @@ impl<'a> Load<'a> {
         Ok((used, answers))
     }
 
+    /// If `bytes` are the beginning of a long answer, takes them, and has the rest skipped; returns how
+    /// many bytes it took.
+    fn begin_skipping(&mut self, id: usize, bytes: &[u8]) -> usize {
+        match frames::announced(bytes) {
+            Some((header, length))
+                if header[4] == Kind::Reply as u8 && length >= SKIPPED_BYTES_MIN =>
+            {
+                self.connections[id].skips = Some((frames::seq(header), length - bytes.len()));
+                bytes.len()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Skips what of `filled` bytes belongs to a long answer; returns how many bytes that is, and how
+    /// many calls are answered with them.
+    fn skip(&mut self, id: usize, filled: usize, now: u64) -> (usize, u64) {
+        let Some((seq, left)) = self.connections[id].skips else { return (0, 0) };
+        let skipped = left.min(filled);
+        if skipped < left {
+            self.connections[id].skips = Some((seq, left - skipped));
+            return (skipped, 0);
+        }
+        self.connections[id].skips = None;
+        match self.match_answer(id, seq) {
+            Some(sent_at) => {
+                self.record(now, sent_at, 1);
+                (skipped, 1)
+            }
+            None => {
+                self.tally.fail(|| format!("connection {id}: a reply to no call"));
+                (skipped, 0)
+            }
+        }
+    }
+
     /// Counts `count` answers to calls of one kind that were sent together.
     #[inline]
     fn record(&mut self, now: u64, sent_at: u64, count: u64) {
-        let latency = now.saturating_sub(sent_at & !SLOW);
-        if sent_at & SLOW == 0 {
-            self.tally.record(latency, count);
-        } else {
-            self.tally.record_slow(latency, count);
-        }
+        let (sent_at, class) = unmark(sent_at);
+        self.tally.record_as(class, now.saturating_sub(sent_at), count);
     }
 
     /// Ends the call with this seq and returns when it was sent; `None` if there is no such call.
@@ -397,6 +445,11 @@ impl<'a> Load<'a> {
         Ok(0)
     }
 
+    /// Returns whether a connection's calls are large. Its first one, of the opening, is not.
+    fn is_large(&self, id: usize) -> bool {
+        self.stage == Stage::Calling && self.large.contains(&id)
+    }
+
     fn in_flight_max(&self) -> u64 {
         u64::from(self.options.in_flight.min(self.window))
     }
@@ -437,12 +490,10 @@ impl Generator for Load<'_> {
         self.stage = Stage::Calling;
         let in_flight = self.in_flight_max();
         self.pace = Pace::new(self.options.rate, self.options.connections, self.now());
-        if self.pace.is_some() {
-            return;
-        }
-        for id in 0..index(u64::from(self.options.connections)) {
+        let small = if self.pace.is_some() { 0 } else { in_flight };
+        for id in 0..self.large.end {
             if self.connections[id].state == State::Open {
-                self.connections[id].due = in_flight;
+                self.connections[id].due = if self.is_large(id) { 1 } else { small };
                 self.pump(id, self.now(), Cause::Room);
             }
         }

@@ -5,8 +5,29 @@ use std::ops::Range;
 use onceloop_protocol::frame::Flags;
 
 use super::index;
+use super::tally::Class;
 use crate::frames;
 use crate::options::{LoadOptions, SlowCalls};
+
+/// Bits of a time of sending, in nanoseconds, that no clock reaches: they say what class the call is of.
+const CLASS_SHIFT: u32 = 62;
+
+/// Returns a time of sending and a class as one number.
+#[inline]
+pub(super) fn mark(sent_at: u64, class: Class) -> u64 {
+    sent_at | (class as u64) << CLASS_SHIFT
+}
+
+/// Returns the time of sending and the class that [`mark`] was given.
+#[inline]
+pub(super) fn unmark(marked: u64) -> (u64, Class) {
+    let class = match marked >> CLASS_SHIFT {
+        0 => Class::Fast,
+        1 => Class::Slow,
+        _ => Class::Large,
+    };
+    (marked & ((1 << CLASS_SHIFT) - 1), class)
+}
 
 /// Requests to be stamped and sent.
 pub(super) struct Calls {
@@ -14,6 +35,7 @@ pub(super) struct Calls {
     fast: Vec<u8>,
     fast_bytes: usize,
     slow: Option<Slow>,
+    large: Vec<u8>,
 }
 
 /// The slow ones among them, and room to put both kinds one behind the other.
@@ -31,6 +53,10 @@ impl Calls {
         Calls {
             fast: fast.repeat(index(batch_max)),
             fast_bytes: fast.len(),
+            large: options
+                .large
+                .map(|large| frames::request(index(large.bytes), Flags::NONE))
+                .unwrap_or_default(),
             slow: options.slow.map(|slow| Slow {
                 request: frames::slow_request(payload, slow.us),
                 spread: Spread::new(slow),
@@ -40,19 +66,19 @@ impl Calls {
     }
 
     /// Returns requests with these seqs, all with the acknowledgement `ack`, and tells of each
-    /// whether it is slow.
+    /// whether it is fast or slow.
     #[inline]
     pub(super) fn make(
         &mut self,
         seqs: Range<u64>,
         ack: u64,
-        mut tell: impl FnMut(u64, bool),
+        mut tell: impl FnMut(u64, Class),
     ) -> &[u8] {
         let Some(slow) = &mut self.slow else {
             let bytes = index(seqs.end - seqs.start) * self.fast_bytes;
             for (request, seq) in self.fast[..bytes].chunks_exact_mut(self.fast_bytes).zip(seqs) {
                 frames::stamp(request, seq, ack);
-                tell(seq, false);
+                tell(seq, Class::Fast);
             }
             return &self.fast[..bytes];
         };
@@ -63,9 +89,15 @@ impl Calls {
             let request = if is_slow { &slow.request } else { &self.fast[..self.fast_bytes] };
             slow.mixed.extend_from_slice(request);
             frames::stamp(&mut slow.mixed[start..], seq, ack);
-            tell(seq, is_slow);
+            tell(seq, if is_slow { Class::Slow } else { Class::Fast });
         }
         &slow.mixed
+    }
+
+    /// Returns a large request.
+    pub(super) fn make_large(&mut self, seq: u64, ack: u64) -> &[u8] {
+        frames::stamp(&mut self.large, seq, ack);
+        &self.large
     }
 }
 
@@ -102,6 +134,13 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_keeps_its_class() {
+        for class in [Class::Fast, Class::Slow, Class::Large] {
+            assert_eq!(unmark(mark(1_234, class)), (1_234, class));
+        }
+    }
 
     fn slow_of(percent: f64, calls: usize) -> Vec<usize> {
         let mut spread = Spread::new(SlowCalls { percent, us: 1 });

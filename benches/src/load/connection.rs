@@ -34,6 +34,8 @@ pub struct Connection {
     pub due: u64,
     /// Calls it has made by plan.
     pub paced: u64,
+    /// The seq of a long answer that has begun, and how many of its bytes are to come.
+    pub(crate) skips: Option<(u64, usize)>,
     /// The beginning of a frame whose end has not come.
     rest: Vec<u8>,
     /// What the socket did not take.
@@ -52,6 +54,7 @@ impl Connection {
             early: 0,
             due: 0,
             paced: 0,
+            skips: None,
             rest: Vec::new(),
             unsent: Vec::new(),
         }

@@ -63,7 +63,7 @@ pub(super) fn run(
     options: &LoadOptions,
     control: &Control,
 ) -> Result<Report> {
-    let total = options.connections + options.idle;
+    let total = options.total();
     let mut connecting = Duration::ZERO;
     let mut opened = 0;
     for until in [options.first, total] {
@@ -85,6 +85,7 @@ pub(super) fn run(
         cpu_us,
         latency_us: Latency::default(),
         slow: Answers::default(),
+        large: Answers::default(),
         send_lag_us: None,
         connect_seconds: connecting.as_secs_f64(),
         errors: 0,

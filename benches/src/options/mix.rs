@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::ServerKind;
+use super::{PAYLOAD_BYTES_MAX, ServerKind};
 
 /// Threads that wait for slow handlers where nobody says how many.
 const OFFLOAD_THREADS: &str = "64";
@@ -26,6 +26,12 @@ pub(crate) struct MixOptions {
     /// unanswered [default: the next power of two from the calls in flight on]
     #[arg(long, value_name = "W", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
     pub(crate) window: Option<u32>,
+    /// Further connections, each with one large call in flight; latencies are those of the others
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) large_connections: u32,
+    /// Bytes that such a call sends and gets back
+    #[arg(long, value_name = "BYTES", default_value_t = PAYLOAD_BYTES_MAX, value_parser = clap::value_parser!(u64).range(..=PAYLOAD_BYTES_MAX))]
+    pub(crate) large_bytes: u64,
 }
 
 /// Calls whose handler blocks.
@@ -37,7 +43,27 @@ pub struct SlowCalls {
     pub us: u32,
 }
 
+/// Large calls beside the others.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LargeCalls {
+    /// Connections that make them, one at a time.
+    pub connections: u32,
+    /// Bytes sent and returned by each.
+    pub bytes: u64,
+}
+
 impl MixOptions {
+    /// Returns the large calls, if there are to be any.
+    pub(crate) fn large(&self) -> Option<LargeCalls> {
+        let large = LargeCalls { connections: self.large_connections, bytes: self.large_bytes };
+        (large.connections > 0).then_some(large)
+    }
+
+    /// Returns whether all calls are of one kind.
+    pub(crate) fn is_uniform(&self) -> bool {
+        self.slow().is_none() && self.large().is_none()
+    }
+
     /// Returns the slow calls, if there are to be any.
     pub(crate) fn slow(&self) -> Option<SlowCalls> {
         let slow = SlowCalls { percent: self.slow_percent, us: self.slow_us };
@@ -53,10 +79,13 @@ impl MixOptions {
 
     /// Returns why `server` cannot be loaded so, if it cannot.
     pub(crate) fn excludes(&self, server: ServerKind) -> Option<&'static str> {
-        self.slow()?;
         match server {
-            ServerKind::Raw => Some("it runs no handlers, so none of its calls can be slow"),
-            peer if peer.is_peer() => Some("the loads of the peers make no slow calls"),
+            ServerKind::Raw if self.slow().is_some() => {
+                Some("it runs no handlers, so none of its calls can be slow")
+            }
+            peer if peer.is_peer() && !self.is_uniform() => {
+                Some("the loads of the peers make calls of one kind")
+            }
             _ => None,
         }
     }
