@@ -7,7 +7,8 @@ use crate::output::Output;
 use crate::{Closed, Connection};
 
 /// Most spare ones kept, of all connections with the same settings: what a turn takes and gives back.
-const SPARE_MAX: usize = 64;
+/// That is one for each event of its poll, 128 by default; with fewer, the rest are allocated.
+const SPARE_MAX: usize = 256;
 
 /// Input that is not run yet, output that is not written yet, and how the connection is to end.
 #[derive(Debug, Default)]
