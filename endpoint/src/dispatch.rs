@@ -205,7 +205,8 @@ fn after_batch<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>
     let spare = if has_out { connection.work().output.append(out) } else { out };
     let reads_again = connection.take_paused();
     let is_over = connection.phase == Phase::Over;
-    let is_blocked = !has_out && connection.output_len() > 0;
+    // Not merely queued: what a callback has put there is written at the end of this turn.
+    let is_blocked = !has_out && connection.output_waits_since().is_some();
     let is_half_closed = connection.phase == Phase::HalfClosed && !connection.has_backlog;
     connection.rest();
     cx.registry.give_buffer(spare);
