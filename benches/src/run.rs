@@ -279,6 +279,9 @@ impl Run<'_> {
         if let Some(slow) = self.options.mix.slow() {
             name += &format!("-slow{}x{}", slow.percent, slow.us);
         }
+        if let Some(large) = self.options.mix.large() {
+            name += &format!("-large{}x{}", large.connections, large.bytes);
+        }
         if let Some(threads) = self.options.mix.offload_threads(self.server) {
             name += &format!("-offload{threads}");
         }

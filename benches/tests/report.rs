@@ -101,10 +101,18 @@ fn a_report_is_a_page_with_plots_and_all_rows() {
 #[test]
 fn latencies_and_rates_are_part_of_a_report() {
     let folder = Folder::new();
-    let sections = ["payloads", "open-loop", "mix", "slo"];
+    let sections = ["payloads", "open-loop", "mix", "large", "slo"];
     let stored = made(&folder.0, &sections.join(","));
-    let plots =
-        ["payloads", "latency-w4", "latency-w5b", "mix-closed", "mix-rate", "mix-window", "slo"];
+    let plots = [
+        "payloads",
+        "latency-w4",
+        "latency-w5b",
+        "mix-closed",
+        "mix-rate",
+        "mix-window",
+        "large",
+        "slo",
+    ];
     check(&folder.0, &stored, &sections, &plots);
     check_rates(stored["rows"].as_array().expect("an array"));
     let answers = stored["slo"].as_array().expect("an array");

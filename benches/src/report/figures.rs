@@ -29,6 +29,7 @@ pub(super) fn figures(stored: &Stored, part: &Part, folder: &Path) -> Result<Vec
     let plot = Plot { stored, part };
     match part.section {
         Section::Connections => plot.connections(),
+        Section::Large => plot.large(folder),
         Section::Mix => plot.mix(folder),
         Section::Models => plot.models(),
         Section::OpenLoop => plot.open_loop(folder),
@@ -216,19 +217,24 @@ impl<'a> Plot<'a> {
     }
 
     fn spectrum(&self, group: &'a Group, folder: &Path) -> Panel {
-        let line = |view: View<'_>| {
-            let spectrum = Spectrum::read(&view, folder);
-            let (points, marks) = (spectrum.points(), spectrum.marks());
-            Line { look: look(view.trial.server), points, marks, spreads: Vec::new() }
+        spectrum_panel(&group.name, spectra(self.views(group), folder))
+    }
+
+    /// Returns the spectra of small calls, alone and beside large ones.
+    fn large(&self, folder: &Path) -> Result<Vec<Figure>> {
+        let Some(group) = self.part.groups.first() else { return Ok(Vec::new()) };
+        let of = |is_beside| {
+            let views = self.views(group).filter(move |v| v.trial.is_beside_large() == is_beside);
+            spectra(views, folder)
         };
-        let lines: Vec<Line> = self.views(group).map(line).collect();
-        let greatest = x_values(&lines).into_iter().fold(0.9, f64::max);
-        Panel {
-            title: group.name.clone(),
-            x: Axis::nines("share of the calls", greatest),
-            y: Axis::log("latency in ms", y_values(&lines).into_iter()),
-            lines,
-        }
+        let title = format!("Latency of small calls beside large ones: {}", group.name);
+        let note = "From when a call was due. Medians of the runs; the further right, the rarer.";
+        let panels = [
+            spectrum_panel("small calls alone", of(false)),
+            spectrum_panel("beside four connections with calls of 1 MiB", of(true)),
+        ];
+        let svg = draw_lines(&self.head(&title, note), &panels, 2)?;
+        Ok(vec![Figure { file: "large.svg", title, svg }])
     }
 
     /// Returns how many of the fast calls were answered within which time.
@@ -326,6 +332,26 @@ impl<'a> Plot<'a> {
         let note = "More is better in both panels.".to_owned();
         let head = Head { title: title.clone(), note, legend: Vec::new() };
         Ok(vec![Figure { file: "slo.svg", title, svg: draw_bars(&head, &panels)? }])
+    }
+}
+
+/// Returns a line for each trial: latency by the share of the calls that were faster.
+fn spectra<'a>(views: impl Iterator<Item = View<'a>>, folder: &Path) -> Vec<Line> {
+    let line = |view: View<'_>| {
+        let spectrum = Spectrum::read(&view, folder);
+        let (points, marks) = (spectrum.points(), spectrum.marks());
+        Line { look: look(view.trial.server), points, marks, spreads: Vec::new() }
+    };
+    views.map(line).collect()
+}
+
+fn spectrum_panel(title: &str, lines: Vec<Line>) -> Panel {
+    let greatest = x_values(&lines).into_iter().fold(0.9, f64::max);
+    Panel {
+        title: title.to_owned(),
+        x: Axis::nines("share of the calls", greatest),
+        y: Axis::log("latency in ms", y_values(&lines).into_iter()),
+        lines,
     }
 }
 

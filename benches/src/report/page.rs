@@ -133,6 +133,12 @@ fn heading(section: Section) -> (&'static str, &'static str) {
              rate that the same server reached in the closed loop. Latency is counted from when a call \
              was due, so that a stall is charged to every call that it delays.",
         ),
+        Section::Large => (
+            "Large messages beside small ones",
+            "Small calls at a fixed rate, alone and beside four further connections, each of which has a \
+             call of 1 MiB in flight all the time. Latencies are those of the small calls, but where the \
+             table says large.",
+        ),
         Section::Mix => (
             "Slow handlers among fast ones",
             "One call of a hundred has a handler that blocks for 5 ms, as on a disk or another server; the \

@@ -23,6 +23,10 @@ const SLOW_US: u32 = 5_000;
 /// that waits for each.
 const MIX_RATE: u64 = 10_000;
 
+/// Connections with a large call each, and calls a second of the others beside them.
+const LARGE_CONNECTIONS: u32 = 4;
+const LARGE_RATE: u64 = 20_000;
+
 /// A part of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +43,8 @@ pub(crate) enum Section {
     OpenLoop,
     /// Slow handlers among fast ones
     Mix,
+    /// Large messages beside small ones
+    Large,
     /// The servers side by side
     Models,
     /// The highest rate with p99.9 below a bound
@@ -102,6 +108,11 @@ impl Trial {
         let mix = &options.mix;
         let is_in_vain = mix.offload.is_some() && mix.offload_threads(self.server).is_none();
         mix.excludes(self.server).is_none() && !is_in_vain
+    }
+
+    /// Returns whether large calls are made beside those that are measured.
+    pub(crate) fn is_beside_large(&self) -> bool {
+        self.options(&[]).is_ok_and(|options| options.mix.large().is_some())
     }
 
     /// Returns the trial that tells the rate of which this one has a share.
@@ -221,6 +232,7 @@ fn groups(section: Section, scope: &Scope) -> Vec<Group> {
             .chain(open_loop("W5b", of(100, 1), scope))
             .collect(),
         Section::Mix => mix(scope),
+        Section::Large => vec![large(scope)],
         Section::Models => {
             vec![scope.group("10 000 connections x 1 (W4)", "", of(10_000, 1))]
         }
@@ -305,6 +317,24 @@ fn mix(scope: &Scope) -> Vec<Group> {
         ),
         group("1 connection x 128", &one, &windows),
     ]
+}
+
+/// Small calls at a fixed rate, alone and beside large ones.
+fn large(scope: &Scope) -> Group {
+    let alone = format!("{} --rate {LARGE_RATE}", scope.flags(of(100, 1)));
+    let beside = format!("{alone} --large-connections {LARGE_CONNECTIONS}");
+    let of_server = |&server: &ServerKind| {
+        let label = format!("{server}, beside large calls");
+        let alone = Trial { flags: alone.clone(), ..scope.trial(server, ONE) };
+        let beside = Trial { label, flags: beside.clone(), ..alone.clone() };
+        [alone, beside]
+    };
+    let servers = scope.servers.iter().filter(|server| !server.is_peer());
+    Group {
+        name: format!("100 connections, {} calls/s", show::grouped(LARGE_RATE)),
+        line: String::new(),
+        trials: servers.flat_map(of_server).collect(),
+    }
 }
 
 #[cfg(test)]

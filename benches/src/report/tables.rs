@@ -104,6 +104,17 @@ const P999: Column = Column {
 };
 const SLOW_P50: Column = Column { head: "slow: p50 \u{b5}s", cell: |view| slow(view, |l| l.p50) };
 const SLOW_P99: Column = Column { head: "slow: p99 \u{b5}s", cell: |view| slow(view, |l| l.p99) };
+const LARGE_RATE: Column = Column {
+    head: "large: calls/s",
+    cell: |view| {
+        let of = |row: &Row| row.large.map_or(f64::NAN, |large| large.requests_per_second);
+        spread(view.spread(of), digits)
+    },
+};
+const LARGE_P50: Column =
+    Column { head: "large: p50 \u{b5}s", cell: |view| large(view, |l| l.p50) };
+const LARGE_P99: Column =
+    Column { head: "large: p99 \u{b5}s", cell: |view| large(view, |l| l.p99) };
 const MEMORY: Column = Column {
     head: "memory B/connection",
     cell: |view| {
@@ -140,6 +151,12 @@ fn slow(view: &View<'_>, number: fn(&Latency) -> f64) -> Cell {
     spread(view.spread(of), digits)
 }
 
+/// Returns a latency of the large calls.
+fn large(view: &View<'_>, number: fn(&Latency) -> f64) -> Cell {
+    let of = |row: &Row| row.large.map_or(f64::NAN, |large| number(&large.answers.latency_us));
+    spread(view.spread(of), digits)
+}
+
 /// Returns a trial's bytes a connection.
 pub(super) fn memory(view: &View<'_>) -> Option<f64> {
     median(view.rows().filter_map(|row| row.rss_bytes_per_connection))
@@ -153,6 +170,7 @@ fn columns(section: Section) -> Vec<Column> {
     let middle = match section {
         Section::Client => vec![RATE, CLIENT, CLIENT_RATIO, CPU, CPU_RATIO, P50, P99, P999],
         Section::OpenLoop => vec![DUE, RATE, CPU, CPU_RATIO, P50, P99, P999],
+        Section::Large => vec![RATE, P50, P99, P999, LARGE_RATE, LARGE_P50, LARGE_P99],
         Section::Mix => vec![RATE, CPU, P50, P99, P999, SLOW_P50, SLOW_P99, SWITCHES],
         Section::Payloads => vec![RATE, RATE_RATIO, BYTES, CPU, CPU_RATIO, CLIENT, P50, P99],
         Section::Connections => {
