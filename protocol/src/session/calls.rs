@@ -9,10 +9,10 @@ use super::{CallSpec, Semantics};
 /// be, and longer than this: below it, cleaning costs more than it frees.
 pub(super) const COMPACT_ABOVE: usize = 64;
 
-/// Spare request buffers that are kept: as many as the default window.
-const SPARE_BUFFERS_MAX: usize = 128;
-/// Capacity, in bytes, above which a request buffer is freed instead of kept: 128 of them are
-/// 512 KiB at most.
+/// Capacity, in bytes, of all spare request buffers that are kept: small ones for the widest window
+/// many times over.
+const SPARE_BYTES_MAX: usize = 512 * 1024;
+/// Capacity, in bytes, above which a request buffer is freed instead of kept.
 const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024;
 
 /// The bit that tells a label of an unprotected call from a seq: the largest that is not refused.
@@ -193,11 +193,13 @@ pub(super) struct Calls<T> {
     /// Which are vacant; the last to become so is taken first.
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
+    /// Capacity of the spare buffers.
+    spare_bytes: usize,
 }
 
 impl<T> Calls<T> {
     pub(super) fn new() -> Calls<T> {
-        Calls { places: Vec::new(), vacant: Vec::new(), spare: Vec::new() }
+        Calls { places: Vec::new(), vacant: Vec::new(), spare: Vec::new(), spare_bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -278,7 +280,9 @@ impl<T> Calls<T> {
 
     #[inline]
     pub(super) fn take_buffer(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
+        let buffer = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= buffer.capacity();
+        buffer
     }
 
     #[inline]
@@ -286,8 +290,9 @@ impl<T> Calls<T> {
         let capacity = buffer.capacity();
         if capacity > 0
             && capacity <= SPARE_BUFFER_BYTES_MAX
-            && self.spare.len() < SPARE_BUFFERS_MAX
+            && self.spare_bytes + capacity <= SPARE_BYTES_MAX
         {
+            self.spare_bytes += capacity;
             buffer.clear();
             self.spare.push(buffer);
         }
