@@ -113,21 +113,21 @@ macro_rules! shape_bounds {
 
 /// Each counted with 16 bytes each way; a client's calls with a callback that captures a number.
 pub(super) static SHAPES: [ShapeBounds; 5] = [
-    shape_bounds!(Protected, 1 x 1024, "server, 1 x 1024": 1_600.0, 0.001,
+    shape_bounds!(Protected, 1 x 1024, "server, 1 x 1024": 1_175.0, 0.001,
         "A small request takes no memory of ours."),
-    shape_bounds!(Unprotected, 1 x 1024, "server, 1 x 1024 unprotected": 1_310.0, 0.001,
+    shape_bounds!(Unprotected, 1 x 1024, "server, 1 x 1024 unprotected": 980.0, 0.001,
         "A small request takes no memory of ours."),
-    shape_bounds!(Protected, 300 x 1, "server, 300 x 1": 3_840.0, 0.02,
+    shape_bounds!(Protected, 300 x 1, "server, 300 x 1": 3_240.0, 0.02,
         "None, but while the loop's spare buffers become as many as a turn takes."),
-    shape_bounds!(Client, 1 x 1024, "client, 1 x 1024": 3_640.0, 2.8,
-        "One for the callback, and what was counted beside it."),
-    shape_bounds!(Client, 300 x 1, "client, 300 x 1": 5_310.0, 1.05,
+    shape_bounds!(Client, 1 x 1024, "client, 1 x 1024": 1_680.0, 1.05,
+        "One for the callback."),
+    shape_bounds!(Client, 300 x 1, "client, 300 x 1": 3_945.0, 1.05,
         "One for the callback."),
 ];
 
 /// Of a server, for each connection that has made a call and is silent.
 pub(super) static MEMORY: Bound = Bound {
     what: "server, idle connection: resident bytes",
-    most: 450.0,
+    most: 300.0,
     why: "Connection and session, and what the allocator makes of them; memory comes in pages.",
 };
