@@ -7,6 +7,7 @@ use onceloop_protocol::frame::{Header, Kind};
 use onceloop_reactor::{Cx, Id, Registry};
 
 use crate::connection::{Phase, close};
+use crate::dispatch::close_ended;
 use crate::{Closed, Connection, Role};
 
 /// The deadline that comes next.
@@ -112,7 +113,7 @@ fn act<S: 'static, R: Role<S>>(cx: &mut Cx<'_, S>, id: Id<Connection<R>>, next: 
             }
             false => Closed::TimedOut("the peer no longer answers"),
         },
-        Next::LastWords => connection.take_ended().unwrap_or(Closed::Eof),
+        Next::LastWords => return close_ended(cx, id),
         Next::Output => Closed::TimedOut("the peer does not read its answers"),
     };
     close(cx.registry, id, why);
