@@ -141,14 +141,13 @@ impl<R> Connection<R> {
     /// to be added to it.
     #[inline]
     pub fn has_room_beside(&self, bytes: usize) -> bool {
-        self.room().is_some_and(|room| bytes <= room)
+        self.output_len() + bytes <= self.settings.limits.output_bytes_mark
     }
 
-    /// Returns how many bytes waiting to be added to the output leave room for another frame; `None`
-    /// if so much is queued that there is none in any case.
+    /// Returns how many bytes waiting to be added to the output leave room for another frame.
     #[inline]
-    pub(crate) fn room(&self) -> Option<usize> {
-        self.settings.limits.output_bytes_mark.checked_sub(self.output_len())
+    pub(crate) fn room(&self) -> usize {
+        self.settings.limits.output_bytes_mark.saturating_sub(self.output_len())
     }
 
     /// Returns whether this end has said its last word here: what is queued now may never arrive.

@@ -24,7 +24,7 @@ pub struct Frames<'a> {
     pub(crate) left: usize,
     /// How many bytes of answers may be waiting for another frame to be run. The rest is of the
     /// connection, too.
-    room: Option<usize>,
+    room: usize,
     body_bytes_max: usize,
     scan_limits: ScanLimits,
     connection: u64,
@@ -62,14 +62,14 @@ impl<'a> Frames<'a> {
             unread,
             skips: None,
             left,
-            room: None,
+            room: 0,
             body_bytes_max: 0,
             scan_limits: ScanLimits { depth_max: 0, elements_max: 0, bytes_max: 0 },
             connection,
         }
     }
 
-    /// Remembers what the connection says, and cuts a frame.
+    /// Remembers what the connection says, which has room for more output, and cuts a frame.
     #[inline]
     pub(crate) fn cut<R>(
         &mut self,
@@ -93,7 +93,7 @@ impl<'a> Frames<'a> {
     /// connection.
     #[inline]
     pub fn next_request(&mut self, out_bytes: usize) -> Option<Frame<'a>> {
-        if self.left == 0 || self.room.is_none_or(|room| out_bytes > room) {
+        if self.left == 0 || out_bytes > self.room {
             return None;
         }
         let mut rest = self.unread;
