@@ -10,16 +10,15 @@ use onceloop_protocol::cutter::Cutter;
 use onceloop_reactor::{Id, Io, Pollable, ReadOutcome, Registry, Source, Stream};
 
 use crate::output::Flushed;
+use crate::tail::Tail;
 use crate::work::Work;
 use crate::{Closed, Role, Settings};
 
 /// An unfinished frame at most this long is copied in front of the next read, so that it is cut in
 /// one piece; a longer one is read into a buffer of its own.
 const TAIL_COPY_BYTES_MAX: usize = 16 * 1024;
-/// How far the buffer of a long frame runs ahead of what has arrived: as far as that is long, within
-/// these bounds. A peer that only announces much gets little.
-const TAIL_AHEAD_BYTES_MIN: usize = 4 * 1024;
-const TAIL_AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// A frame beyond this does not come in one read beside others; the next is expected to be as long.
+pub(crate) const LONG_FRAME_BYTES_MIN: usize = 64 * 1024;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +57,26 @@ pub struct Connection<R> {
     pub(crate) pings_missed: u8,
     /// `tail` holds whole frames: not read on before they have run.
     pub(crate) has_backlog: bool,
+    reading: Reading,
+}
+
+/// What is remembered of the reading, in one byte: a connection has none to spare.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading(u8);
+
+impl Reading {
     /// The stream was left unread; ask for it when there is room again.
-    is_paused: bool,
+    const PAUSED: u8 = 1;
+    /// The last frame was a long one, and so may the next be.
+    const EXPECTS_LONG_FRAME: u8 = 2;
+
+    fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+
+    fn set(&mut self, bit: u8, is_set: bool) {
+        self.0 = if is_set { self.0 | bit } else { self.0 & !bit };
+    }
 }
 
 impl<R> Connection<R> {
@@ -98,7 +115,7 @@ impl<R> Connection<R> {
             phase: if is_connecting { Phase::Connecting } else { Phase::Open },
             pings_missed: 0,
             has_backlog: false,
-            is_paused: false,
+            reading: Reading::default(),
         })?;
         registry.set_deadline(id, Some(now + timeout));
         Ok(id)
@@ -187,6 +204,9 @@ impl<R> Connection<R> {
         if tail_len > 0 && (is_long || io.space().len() <= tail_len) {
             return self.read_long_frame(ticks, io);
         }
+        if tail_len == 0 && self.reading.has(Reading::EXPECTS_LONG_FRAME) {
+            return self.read_expecting_long(ticks, io);
+        }
         let mut is_first = true;
         while self.stream.is_readable() {
             let room = if is_first { tail_len } else { 0 };
@@ -198,10 +218,9 @@ impl<R> Connection<R> {
             match self.stream.read_into(space) {
                 Ok(ReadOutcome::Bytes(n)) => {
                     if room > 0 {
-                        let mut tail = self.take_tail();
-                        io.space()[..room].copy_from_slice(&tail);
-                        tail.clear();
-                        io.give_buffer(tail);
+                        let tail = self.take_tail();
+                        io.space()[..room].copy_from_slice(tail.bytes());
+                        io.give_buffer(tail.into_buffer());
                     }
                     is_first = false;
                     io.commit(room + n);
@@ -220,23 +239,18 @@ impl<R> Connection<R> {
         let needs = self.tail_needs as usize;
         let mut tail = self.take_tail();
         let outcome = loop {
-            let have = tail.len();
-            if !self.stream.is_readable() || have >= needs {
+            if !self.stream.is_readable() || tail.len() >= needs {
                 break Ok(ReadOutcome::WouldBlock);
             }
-            let share = io.space().len();
+            let share = io.own_space();
             if share == 0 {
                 io.again();
                 break Ok(ReadOutcome::WouldBlock);
             }
-            let ahead = have.clamp(TAIL_AHEAD_BYTES_MIN, TAIL_AHEAD_BYTES_MAX).min(share);
-            tail.resize(needs.min(have + ahead), 0);
-            let outcome = self.stream.read_into(&mut tail[have..]);
-            let n = if let Ok(ReadOutcome::Bytes(n)) = outcome { n } else { 0 };
-            tail.truncate(have + n);
-            io.spend(n);
-            match outcome {
-                Ok(ReadOutcome::Bytes(_)) => {
+            match self.stream.read_into(tail.space(needs, share)) {
+                Ok(ReadOutcome::Bytes(n)) => {
+                    tail.fill(n);
+                    io.spend(n);
                     self.received_at = ticks;
                     self.pings_missed = 0;
                 }
@@ -251,10 +265,43 @@ impl<R> Connection<R> {
             Ok(ReadOutcome::Bytes(_) | ReadOutcome::WouldBlock) => {}
         }
         if is_whole {
-            self.has_backlog = true;
-            io.dispatch();
-            self.is_paused = true;
+            self.run_tail(io);
         }
+    }
+
+    /// Reads into a buffer of its own from the start, so that a long frame need not be copied there
+    /// from the turn's.
+    fn read_expecting_long(&mut self, ticks: u32, io: &mut Io<'_>) {
+        if !self.stream.is_readable() {
+            return;
+        }
+        let share = io.own_space().min(io.write_share());
+        if share == 0 {
+            return io.again();
+        }
+        let mut tail = Tail::with_space(io.take_large_buffer(), share);
+        match self.stream.read_into(tail.space(share, share)) {
+            Ok(ReadOutcome::Bytes(n)) => {
+                tail.fill(n);
+                io.spend(n);
+                self.received_at = ticks;
+                self.pings_missed = 0;
+                let is_long = n > LONG_FRAME_BYTES_MIN;
+                self.reading.set(Reading::EXPECTS_LONG_FRAME, is_long);
+                self.work().tail = tail;
+                self.run_tail(io);
+            }
+            Ok(ReadOutcome::WouldBlock) => io.give_buffer(tail.into_buffer()),
+            Ok(ReadOutcome::Eof) => self.end_of_input(io),
+            Err(error) => self.end(Closed::Io(error), io),
+        }
+    }
+
+    /// Has the tail run in this turn; what else has come is read when that is done.
+    fn run_tail(&mut self, io: &mut Io<'_>) {
+        self.has_backlog = true;
+        self.reading.set(Reading::PAUSED, true);
+        io.dispatch();
     }
 
     fn end_of_input(&mut self, io: &mut Io<'_>) {
@@ -310,7 +357,9 @@ impl<S: 'static, R: Role<S>> Source<S> for Connection<R> {
         match self.phase {
             Phase::Finishing => self.discard(io),
             Phase::HalfClosed | Phase::Over => {}
-            _ if self.has_backlog || self.is_congested() => self.is_paused = true,
+            _ if self.has_backlog || self.is_congested() => {
+                self.reading.set(Reading::PAUSED, true);
+            }
             _ => self.read(io),
         }
     }
@@ -389,6 +438,9 @@ impl<R> Connection<R> {
     {
         let is_first = is_next || self.tail_needs == 0;
         self.tail_needs = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes > LONG_FRAME_BYTES_MIN {
+            self.reading.set(Reading::EXPECTS_LONG_FRAME, true);
+        }
         // Before the handshake and after the peer's FIN it is the phase whose time counts.
         if bytes > 0 && is_first && self.phase == Phase::Open && self.role.is_established() {
             self.began_at = self.settings.ticks(now);
@@ -397,7 +449,10 @@ impl<R> Connection<R> {
 
     /// Tells whether the stream was left unread and may be read again now.
     pub(crate) fn take_paused(&mut self) -> bool {
-        !self.has_backlog && !self.is_congested() && std::mem::take(&mut self.is_paused)
+        let may_read = !self.has_backlog && !self.is_congested();
+        let is_paused = self.reading.has(Reading::PAUSED);
+        self.reading.set(Reading::PAUSED, is_paused && !may_read);
+        is_paused && may_read
     }
 }
 

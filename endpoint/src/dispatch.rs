@@ -8,13 +8,12 @@ use onceloop_protocol::frame::{Frame, Header, Kind};
 use onceloop_protocol::table::Refusal;
 use onceloop_reactor::{Cx, Id, Input};
 
-use crate::connection::{Phase, close, finish};
+use crate::connection::{LONG_FRAME_BYTES_MIN, Phase, close, finish};
+use crate::tail::Tail;
 use crate::{Closed, Connection, Frames, Role, deadlines};
 
 /// What the cutter asks for while it skips a refused frame: any byte at all.
 const NEEDS_SKIPPING: usize = 1;
-/// How much larger than what is kept in it the buffer of an unfinished frame may be.
-const TAIL_SLACK_BYTES_MAX: usize = 4 * 1024;
 
 /// Why a batch stopped.
 enum Stop {
@@ -28,6 +27,13 @@ enum Stop {
     Lost(String),
     /// The rest is part of a frame of this many bytes.
     Partial(usize),
+}
+
+impl Stop {
+    /// Returns how long the frame is that was left unfinished; 0 if it is not that.
+    fn needs(&self) -> usize {
+        if let Stop::Partial(bytes) = self { *bytes } else { 0 }
+    }
 }
 
 pub(crate) fn run<S: 'static, R: Role<S>>(
@@ -44,9 +50,9 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
     let Some(connection) = cx.registry.get_mut(id) else { return };
     // Either the batch is in the turn buffer, with the tail in front of it, or it is the tail.
     let is_own = input.unread().is_empty() && connection.has_backlog;
-    let own = if is_own { connection.take_tail() } else { Vec::new() };
+    let mut own = if is_own { connection.take_tail() } else { Tail::default() };
     let requests_max = input.requests_max();
-    let unread = if is_own { &own[..] } else { input.unread() };
+    let unread = if is_own { own.bytes() } else { input.unread() };
     let mut frames = Frames::new(unread, requests_max, id.to_bits());
     if !unread.is_empty() {
         // A callback that panics ends this turn for the program, not this connection: what was not
@@ -56,9 +62,17 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
             Ok(stop) => stop,
             Err(_) => &Stop::Budget,
         };
-        keep_rest(cx, id, &frames, stop);
+        let skips = frames.skips;
+        let tail = match (is_own, frames.unread.len()) {
+            (false, 0) => Tail::default(),
+            (false, _) => copy_tail(cx, frames.unread, stop.needs()),
+            (true, len) => {
+                own.keep_last(len);
+                fit_tail(cx, own, stop.needs())
+            }
+        };
+        keep_rest(cx, id, tail, skips, stop);
         input.advance(input.unread().len());
-        cx.registry.give_buffer(own);
         if let Err(panic) = result {
             after_batch(cx, id, out);
             resume_unwind(panic);
@@ -139,29 +153,32 @@ fn run_frame<S: 'static, R: Role<S>>(
     }
 }
 
-/// Keeps what the batch has left for a later turn.
+/// Keeps what the batch has left for a later turn; `skips` as in [`Frames`].
 fn keep_rest<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
-    frames: &Frames<'_>,
+    tail: Tail,
+    skips: Option<usize>,
     stop: &Stop,
 ) {
     let now = cx.registry.now();
-    let rest = frames.unread;
-    let keeps = !rest.is_empty() && !matches!(stop, Stop::Gone | Stop::Lost(_));
-    let tail = if keeps { tail(cx, rest) } else { Vec::new() };
+    let is_all = tail.is_empty();
+    let keeps = !is_all && !matches!(stop, Stop::Gone | Stop::Lost(_));
     let Some(connection) = cx.registry.get_mut(id) else { return };
     connection.has_backlog = keeps && matches!(stop, Stop::Budget | Stop::Congested);
-    if keeps {
-        connection.work().tail = tail;
-    }
-    let skips = frames.skips.unwrap_or(connection.tail_needs as usize);
     let needs = match stop {
         Stop::Partial(bytes) if keeps => *bytes,
-        Stop::Partial(NEEDS_SKIPPING) | Stop::Budget if rest.is_empty() => skips,
+        Stop::Partial(NEEDS_SKIPPING) | Stop::Budget if is_all => {
+            skips.unwrap_or(connection.tail_needs as usize)
+        }
         _ => 0,
     };
-    connection.await_frame(needs, frames.skips.is_some(), now);
+    connection.await_frame(needs, skips.is_some(), now);
+    let unused = match keeps {
+        true => std::mem::replace(&mut connection.work().tail, tail),
+        false => tail,
+    };
+    cx.registry.give_buffer(unused.into_buffer());
     match stop {
         Stop::Budget => cx.registry.wake(id),
         Stop::Lost(what) => finish(cx.registry, id, Closed::Protocol(what.clone())),
@@ -172,14 +189,25 @@ fn keep_rest<S: 'static, R: Role<S>>(
     }
 }
 
-/// Copies the rest of a batch. A few bytes do not take a large spare buffer with them: peers that
-/// send half a frame each would hold them all.
-fn tail<S: 'static>(cx: &mut Cx<'_, S>, rest: &[u8]) -> Vec<u8> {
-    let mut tail = cx.registry.take_buffer();
-    if tail.capacity() > rest.len() + TAIL_SLACK_BYTES_MAX {
-        cx.registry.give_buffer(std::mem::take(&mut tail));
+/// Returns what is left of a tail, in a buffer that is not much too large for it.
+fn fit_tail<S: 'static>(cx: &mut Cx<'_, S>, tail: Tail, needs: usize) -> Tail {
+    if tail.is_empty() || !tail.is_too_large(needs) {
+        return tail;
     }
-    tail.extend_from_slice(rest);
+    let smaller = copy_tail(cx, tail.bytes(), needs);
+    cx.registry.give_buffer(tail.into_buffer());
+    smaller
+}
+
+/// Copies what a batch has left, at least a byte.
+#[inline(never)]
+fn copy_tail<S: 'static>(cx: &mut Cx<'_, S>, rest: &[u8], needs: usize) -> Tail {
+    let spare = match needs.max(rest.len()) > LONG_FRAME_BYTES_MIN {
+        true => cx.registry.take_large_buffer(),
+        false => cx.registry.take_buffer(),
+    };
+    let (tail, unused) = Tail::copy(rest, needs, spare);
+    cx.registry.give_buffer(unused);
     tail
 }
 

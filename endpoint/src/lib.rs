@@ -15,6 +15,7 @@ mod frames;
 mod output;
 mod role;
 mod settings;
+mod tail;
 mod work;
 
 pub use self::address::{Address, BadAddress, ToAddress};

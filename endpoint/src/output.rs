@@ -10,24 +10,17 @@ use onceloop_reactor::{Io, Stream, WriteOutcome};
 const PIECES_PER_WRITE_MAX: usize = 64;
 
 /// Queued output: small frames one behind the other in one buffer, written at once; large ones
-/// shared, not copied. Empty, it holds no memory.
+/// shared, not copied. Empty, it holds no buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     /// The last part.
     buffer: Vec<u8>,
-    /// What only large frames or a peer that does not keep up bring.
-    queue: Option<Box<Queue>>,
-}
-
-/// What stands before the buffer, and how far the writing has come.
-#[derive(Debug, Default)]
-struct Queue {
-    /// Large frames, and what stood in the buffer before them.
-    chunks: VecDeque<Bytes>,
-    /// Bytes of the chunks.
-    chunk_bytes: usize,
     /// Bytes at the front of the buffer that are written already; none while there are chunks.
     written: usize,
+    /// Bytes of the chunks.
+    chunk_bytes: usize,
+    /// What stands before the buffer: large frames, and what stood in the buffer before them.
+    chunks: VecDeque<Bytes>,
     /// Since when the socket has taken nothing, in ticks; `None` if it was not full.
     waits_since: Option<u32>,
 }
@@ -48,8 +41,7 @@ pub(crate) enum Flushed {
 impl Output {
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        let queue = self.queue.as_ref();
-        self.buffer.len() + queue.map_or(0, |queue| queue.chunk_bytes) - self.written()
+        self.buffer.len() + self.chunk_bytes - self.written
     }
 
     #[inline]
@@ -57,15 +49,14 @@ impl Output {
         self.len() == 0
     }
 
-    /// Returns how many bytes of memory this takes, those shared with others among them.
+    /// Returns how many bytes of memory the buffers take, those shared with others among them.
     pub(crate) fn capacity(&self) -> usize {
-        let queue = self.queue.as_ref();
-        self.buffer.capacity() + queue.map_or(0, |queue| size_of::<Queue>() + queue.chunk_bytes)
+        self.buffer.capacity() + self.chunk_bytes + self.chunks.capacity() * size_of::<Bytes>()
     }
 
     /// Returns since when the socket takes nothing; `None` if it is not full.
     pub(crate) fn waits_since(&self) -> Option<u32> {
-        self.queue.as_ref()?.waits_since
+        self.waits_since
     }
 
     /// Returns the buffer to append small frames to.
@@ -85,12 +76,11 @@ impl Output {
 
     /// Appends a large frame without copying it.
     pub(crate) fn push_shared(&mut self, frame: Bytes) {
-        let queue = self.queue.get_or_insert_default();
-        let written = std::mem::take(&mut queue.written);
+        let written = std::mem::take(&mut self.written);
         let before = Bytes::from(std::mem::take(&mut self.buffer)).slice(written..);
         for chunk in [before, frame].into_iter().filter(|chunk| !chunk.is_empty()) {
-            queue.chunk_bytes += chunk.len();
-            queue.chunks.push_back(chunk);
+            self.chunk_bytes += chunk.len();
+            self.chunks.push_back(chunk);
         }
     }
 
@@ -127,25 +117,24 @@ impl Output {
             }
         }
         debug_assert!(self.buffer.is_empty());
-        self.queue = None;
+        self.waits_since = None;
         io.give_buffer(std::mem::take(&mut self.buffer));
         Ok(Flushed::All)
     }
 
-    fn written(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.written)
-    }
-
     /// Writes once, at most `bytes_max` bytes.
     fn write(&self, stream: &mut Stream, bytes_max: usize) -> io::Result<WriteOutcome> {
-        let unwritten = &self.buffer[self.written()..];
-        let chunks = match &self.queue {
-            Some(queue) if !queue.chunks.is_empty() => &queue.chunks,
-            _ => return stream.write(&unwritten[..unwritten.len().min(bytes_max)]),
+        let unwritten = &self.buffer[self.written..];
+        let whole = match self.chunks.front() {
+            None => Some(unwritten),
+            Some(only) => (only.len() == self.len()).then_some(&only[..]),
         };
+        if let Some(whole) = whole {
+            return stream.write(&whole[..whole.len().min(bytes_max)]);
+        }
         let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE_MAX];
         let (mut count, mut left) = (0, bytes_max);
-        let parts = chunks.iter().map(|chunk| &chunk[..]).chain([unwritten]);
+        let parts = self.chunks.iter().map(|chunk| &chunk[..]).chain([unwritten]);
         for (piece, part) in pieces.iter_mut().zip(parts) {
             let taken = part.len().min(left);
             *piece = IoSlice::new(&part[..taken]);
@@ -160,50 +149,43 @@ impl Output {
 
     /// Notes that the first `n` bytes are written.
     fn advance(&mut self, mut n: usize) {
-        if let Some(queue) = &mut self.queue {
-            while let Some(first) = queue.chunks.front_mut() {
-                let taken = n.min(first.len());
-                first.advance(taken);
-                queue.chunk_bytes -= taken;
-                n -= taken;
-                if !first.is_empty() {
-                    return;
-                }
-                queue.chunks.pop_front();
+        while let Some(first) = self.chunks.front_mut() {
+            let taken = n.min(first.len());
+            first.advance(taken);
+            self.chunk_bytes -= taken;
+            n -= taken;
+            if !first.is_empty() {
+                return;
             }
+            self.chunks.pop_front();
         }
-        if self.written() + n < self.buffer.len() {
-            self.queue.get_or_insert_default().written += n;
-        } else {
+        self.written += n;
+        if self.written == self.buffer.len() {
             self.buffer.clear();
-            self.queue = None;
+            self.written = 0;
         }
     }
 
     /// The socket is full.
     fn wait(&mut self, has_progress: bool, now: u32) {
-        let queue = self.queue.get_or_insert_default();
-        if has_progress || queue.waits_since.is_none() {
-            queue.waits_since = Some(now);
+        if has_progress || self.waits_since.is_none() {
+            self.waits_since = Some(now);
         }
         self.drop_written();
     }
 
     /// The turn's share is written, and the socket is not full.
     fn keep_on(&mut self) {
-        if let Some(queue) = &mut self.queue {
-            queue.waits_since = None;
-        }
+        self.waits_since = None;
         self.drop_written();
     }
 
     /// What is written goes from the buffer once it is the larger part: a peer that always leaves
     /// something unread must not make the buffer grow for ever.
     fn drop_written(&mut self) {
-        let Some(queue) = &mut self.queue else { return };
-        if 2 * queue.written >= self.buffer.len() {
-            self.buffer.drain(..queue.written);
-            queue.written = 0;
+        if 2 * self.written >= self.buffer.len() {
+            self.buffer.drain(..self.written);
+            self.written = 0;
         }
     }
 }

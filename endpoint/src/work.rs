@@ -3,7 +3,10 @@
 
 use std::cell::RefCell;
 
+use bytes::Bytes;
+
 use crate::output::Output;
+use crate::tail::Tail;
 use crate::{Closed, Connection};
 
 /// Most spare ones kept, of all connections with the same settings: what a turn takes and gives back.
@@ -13,8 +16,7 @@ const SPARE_MAX: usize = 256;
 /// Input that is not run yet, output that is not written yet, and how the connection is to end.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// An unfinished frame, or frames beyond the budget of a turn.
-    pub(crate) tail: Vec<u8>,
+    pub(crate) tail: Tail,
     pub(crate) output: Output,
     /// Why the connection ends.
     pub(crate) ended: Option<Closed>,
@@ -32,7 +34,10 @@ impl Work {
     }
 }
 
-/// Those that no connection needs now. They hold no buffer.
+/// What a spare one may hold beside itself: the first places for large frames, but no buffer.
+const SPARE_HELD_BYTES_MAX: usize = 4 * size_of::<Bytes>();
+
+/// Those that no connection needs now.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "they are taken and given in their boxes")]
 pub(crate) struct Spare(RefCell<Vec<Box<Work>>>);
@@ -45,7 +50,7 @@ impl Spare {
     fn give(&self, mut work: Box<Work>) {
         let mut spare = self.0.borrow_mut();
         if spare.len() < SPARE_MAX {
-            if work.bytes() > size_of::<Work>() {
+            if work.bytes() > size_of::<Work>() + SPARE_HELD_BYTES_MAX {
                 *work = Work::default();
             }
             spare.push(work);
@@ -85,7 +90,7 @@ impl<R> Connection<R> {
     }
 
     /// Takes the input that is kept.
-    pub(crate) fn take_tail(&mut self) -> Vec<u8> {
+    pub(crate) fn take_tail(&mut self) -> Tail {
         self.work.as_mut().map(|work| std::mem::take(&mut work.tail)).unwrap_or_default()
     }
 
@@ -103,8 +108,8 @@ mod tests {
     fn what_was_given_back_is_taken_again_and_holds_no_buffer() {
         let spare = Spare::default();
         let mut work = spare.take();
-        work.tail = Vec::with_capacity(100);
-        work.output.buffer().reserve(100);
+        work.tail = Tail::copy(&[], 0, Vec::with_capacity(200)).0;
+        work.output.buffer().reserve(200);
         let place: *const Work = &*work;
         spare.give(work);
         let work = spare.take();

@@ -233,6 +233,67 @@ fn half_a_frame_takes_memory_for_what_came_not_for_what_was_announced() {
     }
 }
 
+/// Long ones are read into a buffer of the connection's own, short ones behind them, too.
+#[test]
+fn frames_of_all_lengths_come_whole_however_they_are_cut() {
+    const LENGTHS: [usize; 12] =
+        [200_000, 10, 300_000, 150_000, 5, 0, 70_000, 65_536, 900_000, 1, 20_000, 400_000];
+    let (mut script, mut expected) = (Vec::new(), Vec::new());
+    for (seq, length) in (1..).zip(LENGTHS) {
+        let mut frame = request(seq, length);
+        let begin = frame.len() - length;
+        for (i, byte) in (seq..).zip(&mut frame[begin..]) {
+            *byte = u8::try_from(i % 251).expect("below 251");
+        }
+        let mut answer = Vec::new();
+        Header::new(Kind::Reply, seq).append(&frame[begin - 5..], &mut answer);
+        script.extend(frame);
+        expected.extend(answer);
+    }
+    for pieces in [&[1_usize, 100_000, 3, 33_000][..], &[65_536], &[1_000, 9], &[usize::MAX]] {
+        let mut world = World::new();
+        let (id, mut peer) = world.connect();
+        let (mut rest, mut got) = (&script[..], Vec::new());
+        for &piece in pieces.iter().cycle() {
+            let n = peer.write(&rest[..piece.min(rest.len())]).unwrap_or(0);
+            rest = &rest[n..];
+            world.turn();
+            got.extend(read(&mut peer).expect("open"));
+            if rest.is_empty() {
+                break;
+            }
+        }
+        world.until(|_| {
+            got.extend(read(&mut peer).expect("open"));
+            got.len() == expected.len()
+        });
+        assert!(got == expected, "in pieces of {pieces:?}");
+        world.turns(3);
+        assert_eq!(world.buffer_bytes(id), 0);
+    }
+}
+
+#[test]
+fn after_a_long_frame_a_few_bytes_take_little_memory() {
+    let mut world = World::new();
+    let (id, mut peer) = world.connect();
+    let long = request(1, 200_000);
+    for _ in 0..3 {
+        write(&mut world, &mut peer, &long);
+        let mut answer = 0;
+        world.until(|_| {
+            answer += read(&mut peer).expect("open").len();
+            answer == answer_bytes(200_000)
+        });
+    }
+    for sent in 1..100 {
+        peer.write_all(&long[sent - 1..sent]).expect("there is room");
+        world.turns(2);
+        let held = world.buffer_bytes(id);
+        assert!(held < 8 * 1024, "{held} for {sent}");
+    }
+}
+
 #[test]
 fn a_peer_that_always_leaves_something_unread_does_not_make_the_output_grow() {
     let mut world = World::new();
@@ -386,7 +447,7 @@ fn a_large_frame_is_read_in_shares_while_another_is_ready() {
     const SHARE: usize = 4 * 1024;
     const SHARES: usize = 10;
     let mut config = Config::default();
-    config.read_bytes_per_turn = SHARE;
+    (config.read_bytes_per_turn, config.write_bytes_per_turn) = (SHARE, SHARE);
     let mut world = World::with(Limits::default(), config);
     let mut ends: Vec<_> = (0..2).map(|_| world.connect()).collect();
     let bytes = request(1, SHARES * SHARE - 100);

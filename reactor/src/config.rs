@@ -29,14 +29,17 @@ pub struct Config {
     /// meanwhile, and a round trip takes both their spins.
     pub spin_us: u64,
 
-    /// Bytes of the turn buffer, into which all sockets read (512 KiB; at least 128 KiB, in
-    /// simulation 96 KiB).
+    /// Bytes of the turn buffer, into which all sockets read (544 KiB; at least 136 KiB, in
+    /// simulation 100 KiB).
     ///
-    /// The I/O phase ends when less than 64 KiB of it is left, so this is also the most that a
-    /// turn reads. Large enough to serve many sockets for one poll, small enough for the cache.
+    /// The I/O phase ends when less than 68 KiB of it is left, so this is also the most that a
+    /// turn reads: eight such reads. Large enough to serve many sockets for one poll, small enough for the cache.
     pub turn_buffer_bytes: usize,
 
-    /// Requests that a source may run in one dispatch while others are ready (64; at least 1).
+    /// Requests that a source may run in one dispatch while others are ready (128; at least 1).
+    ///
+    /// As many as a client's default window lets it send at once: what comes in one read is answered
+    /// by one write.
     ///
     /// The reactor counts nothing: it hands the number on by
     /// [`Input::requests_max`](crate::Input::requests_max).
@@ -47,13 +50,18 @@ pub struct Config {
     /// Never less than [`Config::requests_per_turn`].
     pub requests_per_turn_alone: usize,
 
-    /// Bytes that a source may read in one turn while others are ready (64 KiB; at least 4 KiB).
+    /// Bytes that a source may read in one turn while others are ready (68 KiB; at least 4 KiB).
     ///
+    /// 64 KiB, and 4 KiB for what stands around a payload of 64 KiB: such a one comes in one piece.
     /// Alone, a source may read what the turn buffer holds.
     pub read_bytes_per_turn: usize,
 
-    /// Bytes that a source should write in one turn (256 KiB; at least 4 KiB).
+    /// Bytes that a source should write in one turn (260 KiB; at least 4 KiB), or read of a long
+    /// message into a buffer of its own
+    /// ([`Io::own_space`](crate::Io::own_space)).
     ///
+    /// 256 KiB, and 4 KiB for what stands around a payload of 256 KiB. A long message that goes on
+    /// from turn to turn leaves the cache, and so do the others that it takes turns with.
     /// The reactor hands the number on by [`Io::write_share`](crate::Io::write_share). It binds a
     /// source that is alone, too: a turn more for each share costs little, and whoever becomes ready
     /// meanwhile waits for no more than that.
@@ -91,11 +99,11 @@ impl Default for Config {
         let processors = thread::available_parallelism().map_or(2, usize::from);
         Self {
             spin_us: 0,
-            turn_buffer_bytes: 512 * 1024,
-            requests_per_turn: 64,
+            turn_buffer_bytes: 8 * Self::TURN_BUFFER_FREE_BYTES_MIN,
+            requests_per_turn: 128,
             requests_per_turn_alone: 1024,
-            read_bytes_per_turn: 64 * 1024,
-            write_bytes_per_turn: 256 * 1024,
+            read_bytes_per_turn: 68 * 1024,
+            write_bytes_per_turn: 260 * 1024,
             posted_per_turn: 1024,
             completions_per_turn: 1024,
             offload_threads: processors.clamp(2, 8),
@@ -112,10 +120,10 @@ impl Config {
         Self {
             spin_us: 0,
             turn_buffer_bytes: Self::SIMULATED_TURN_BUFFER_BYTES,
-            requests_per_turn: 64,
+            requests_per_turn: 128,
             requests_per_turn_alone: 1024,
-            read_bytes_per_turn: 64 * 1024,
-            write_bytes_per_turn: 256 * 1024,
+            read_bytes_per_turn: 68 * 1024,
+            write_bytes_per_turn: 260 * 1024,
             posted_per_turn: 1024,
             completions_per_turn: 1024,
             offload_threads: 4,
@@ -130,7 +138,7 @@ impl Config {
 
     /// Free bytes of the turn buffer below which the I/O phase ends: a read with less room would
     /// cut large bodies to pieces, and each piece costs a copy.
-    pub(crate) const TURN_BUFFER_FREE_BYTES_MIN: usize = 64 * 1024;
+    pub(crate) const TURN_BUFFER_FREE_BYTES_MIN: usize = 68 * 1024;
 
     /// Brings every field into the range that its documentation names.
     pub(crate) fn clamped(mut self, is_simulated: bool) -> Self {

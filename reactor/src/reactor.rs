@@ -302,8 +302,8 @@ impl<S> Reactor<S> {
                 break;
             }
             let Some(source) = self.registry.ready.pop_front() else { break };
-            let space = if alone { free } else { free.min(self.config.read_bytes_per_turn) };
-            self.read_source(source, space);
+            let share = if alone { free } else { self.config.read_bytes_per_turn };
+            self.read_source(source, share);
         }
     }
 
@@ -316,7 +316,7 @@ impl<S> Reactor<S> {
             && timers.next_deadline().is_none_or(|deadline| deadline > *now)
     }
 
-    fn read_source(&mut self, source: RawId, space: usize) {
+    fn read_source(&mut self, source: RawId, read_share: usize) {
         let Registry { slots, buffers, now, .. } = &mut self.registry;
         let slot = slots.get_mut(source.index as usize);
         let Some(slot) = slot.filter(|slot| slot.is(source)) else { return };
@@ -326,8 +326,10 @@ impl<S> Reactor<S> {
         let readiness = mem::take(&mut slot.readiness);
 
         let start = self.filled;
-        let share = self.config.write_bytes_per_turn;
-        let mut io = Io::new(&mut self.turn_buffer[start..start + space], share, *now, buffers);
+        let end = self.turn_buffer.len() - self.spent;
+        let space = &mut self.turn_buffer[start..end];
+        let write_share = self.config.write_bytes_per_turn;
+        let mut io = Io::new(space, read_share, write_share, *now, buffers);
         let became_writable = slot.source.handle_event(readiness, is_asked, &mut io);
         let Asked { bytes, spent, again, flush, dispatch } = io.asked();
 
@@ -458,7 +460,7 @@ impl<S> Reactor<S> {
             let Some(slot) = slot.filter(|slot| slot.is(source)) else { continue };
             slot.queues.leave(Queues::TOUCHED);
             let share = self.config.write_bytes_per_turn;
-            let mut io = Io::new(&mut [], share, *now, buffers);
+            let mut io = Io::new(&mut [], 0, share, *now, buffers);
             slot.source.handle_flush(&mut io);
             let Asked { again, dispatch, flush, .. } = io.asked();
             if again {

@@ -428,8 +428,17 @@ impl<S> Registry<S> {
         self.buffers.take()
     }
 
-    /// Gives a buffer to the bounded pool of spare ones, for the next [`Registry::take_buffer`].
-    /// It is dropped if the pool is full or the buffer too large to be kept.
+    /// Takes a spare buffer of more than 64 KiB, or a new one without capacity.
+    ///
+    /// What was in it when it was given back still is, and means nothing: so it can be read into
+    /// without being written first.
+    pub fn take_large_buffer(&mut self) -> Vec<u8> {
+        self.buffers.take_large()
+    }
+
+    /// Gives a buffer to the bounded pool of spare ones, for the next [`Registry::take_buffer`] or,
+    /// with a capacity of more than 64 KiB, [`Registry::take_large_buffer`]. It is dropped if the
+    /// pool is full: at 4 MiB, or at two buffers for each event of a poll.
     pub fn give_buffer(&mut self, buffer: Vec<u8>) {
         self.buffers.give(buffer);
     }

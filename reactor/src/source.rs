@@ -81,8 +81,10 @@ pub enum Pollable<'a> {
 /// What a source is handed to do its reading and writing.
 #[derive(Debug)]
 pub struct Io<'a> {
-    /// Free bytes that this source may fill, the first `committed` of them filled.
+    /// The free bytes of the turn buffer, the first `committed` of them filled by this source.
     space: &'a mut [u8],
+    /// How many of them it may fill.
+    read_share: usize,
     committed: usize,
     /// Bytes at the end of `space` that are no longer free, since as many were read elsewhere.
     spent: usize,
@@ -97,12 +99,14 @@ pub struct Io<'a> {
 impl<'a> Io<'a> {
     pub(crate) fn new(
         space: &'a mut [u8],
+        read_share: usize,
         write_share: usize,
         now: Instant,
         buffers: &'a mut Buffers,
     ) -> Self {
         Self {
             space,
+            read_share,
             committed: 0,
             spent: 0,
             write_share,
@@ -118,8 +122,17 @@ impl<'a> Io<'a> {
     ///
     /// Empty when the budget is used up, and in [`Source::flush`].
     pub fn space(&mut self) -> &mut [u8] {
-        let end = self.space.len() - self.spent;
-        &mut self.space[self.committed..end]
+        let end = self.read_share.min(self.space.len()).saturating_sub(self.spent);
+        &mut self.space[self.committed.min(end)..end]
+    }
+
+    /// Returns how many bytes this source may still read in this turn into a buffer of its own: the
+    /// rest of a long message, of which it may read as much as it may write
+    /// ([`Config::write_bytes_per_turn`](crate::Config::write_bytes_per_turn)), or as there is
+    /// [space](Io::space) for if that is more.
+    pub fn own_space(&self) -> usize {
+        let share = self.read_share.max(self.write_share).min(self.space.len());
+        share.saturating_sub(self.committed + self.spent)
     }
 
     /// Adds the first `n` bytes of [`Io::space`] to the batch of this source.
@@ -132,14 +145,14 @@ impl<'a> Io<'a> {
         self.committed += n;
     }
 
-    /// Takes `n` bytes from [`Io::space`] without using them: as many were read into a buffer of the
-    /// source's own, and what a source and a turn may read is bounded wherever it goes.
+    /// Takes `n` bytes from [`Io::own_space`] and [`Io::space`]: as many were read into a buffer of
+    /// the source's own, and what a source and a turn may read is bounded wherever it goes.
     ///
     /// # Panics
     ///
-    /// If `n` is more than the space holds.
+    /// If `n` is more than [`Io::own_space`].
     pub fn spend(&mut self, n: usize) {
-        assert!(n <= self.space().len(), "spent more than there was space");
+        assert!(n <= self.own_space(), "spent more than there was space");
         self.spent += n;
     }
 
@@ -176,6 +189,12 @@ impl<'a> Io<'a> {
     /// Takes a spare buffer, as [`Registry::take_buffer`](crate::Registry::take_buffer) does.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.buffers.take()
+    }
+
+    /// Takes a large spare buffer, as
+    /// [`Registry::take_large_buffer`](crate::Registry::take_large_buffer) does.
+    pub fn take_large_buffer(&mut self) -> Vec<u8> {
+        self.buffers.take_large()
     }
 
     /// Gives a buffer back, as [`Registry::give_buffer`](crate::Registry::give_buffer) does.

@@ -59,8 +59,7 @@ pub(crate) fn record<S: 'static>(
     let (answer, shared) = if out.len() - begin <= REPLY_COPY_BYTES_MAX {
         (Answer::Copied(&out[begin..]), None)
     } else {
-        let frame = Bytes::copy_from_slice(&out[begin..]);
-        out.truncate(begin);
+        let frame = take_large(out, begin);
         (Answer::Shared(frame.clone()), Some(frame))
     };
     let delivery = core.table.complete(key, answer, now);
@@ -71,6 +70,23 @@ pub(crate) fn record<S: 'static>(
         return Recorded::Here;
     }
     Recorded::Elsewhere(delivery, shared)
+}
+
+/// Takes what stands in `out` from `begin` on: with its memory if that is all there is, so that what
+/// is large is written once and copied never.
+#[inline(never)]
+fn take_large(out: &mut Vec<u8>, begin: usize) -> Bytes {
+    if begin > 0 {
+        let frame = Bytes::copy_from_slice(&out[begin..]);
+        out.truncate(begin);
+        return frame;
+    }
+    let mut frame = std::mem::take(out);
+    if frame.capacity() - frame.len() > frame.len() / 8 {
+        // It is kept until it is acknowledged, and counted as long as it is.
+        frame.shrink_to_fit();
+    }
+    Bytes::from(frame)
 }
 
 /// The part of [`deliver`] for which the core must not be borrowed.
