@@ -91,7 +91,8 @@ impl<'a> Frames<'a> {
     /// Takes the next frame, if it is a REQUEST with nothing wrong with it, and neither the turn's
     /// budget nor the output is full with `out_bytes` of answers. What is not taken comes by the
     /// connection.
-    #[inline]
+    // The hot path calls it in one place: as a function of its own it costs 15 instructions more.
+    #[inline(always)]
     pub fn next_request(&mut self, out_bytes: usize) -> Option<Frame<'a>> {
         if self.left == 0 || out_bytes > self.room {
             return None;

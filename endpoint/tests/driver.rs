@@ -442,6 +442,19 @@ fn a_large_answer_is_written_in_shares_and_small_ones_go_between() {
     assert!(got == all && read(&mut bulk).expect("open").is_empty());
 }
 
+/// In company, too, and with what stands around the payload.
+#[test]
+fn a_frame_with_64_kib_of_payload_comes_in_one_read() {
+    let mut world = World::new();
+    let mut ends: Vec<_> = (0..2).map(|_| world.connect()).collect();
+    world.turns(2);
+    for (_, peer) in &mut ends {
+        peer.write_all(&request(1, 64 * 1024)).expect("there is room");
+    }
+    world.turn();
+    assert_eq!(world.app.frames, [1, 1]);
+}
+
 #[test]
 fn a_large_frame_is_read_in_shares_while_another_is_ready() {
     const SHARE: usize = 4 * 1024;
