@@ -1,0 +1,263 @@
+//! Long frames between short ones: all of them run once and in order, however they come.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use onceloop_protocol::frame::{Header, Kind};
+use onceloop_protocol::limits::Limits;
+use onceloop_reactor::Config;
+use support::{LARGE, PANIC, World, read, request};
+
+const KIB: usize = 1024;
+
+/// Seeded numbers: xorshift64*.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(drawn).expect("31 bits") % end
+    }
+
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// Payloads are parts of it, so that none is mistaken for another.
+fn noise() -> Vec<u8> {
+    let mut rng = Rng::new(1);
+    let mut bytes = Vec::new();
+    while bytes.len() < 2 * KIB * KIB {
+        let word: Vec<u8> = (0..8).map(|_| rng.below(256).to_le_bytes()[0]).collect();
+        bytes.extend_from_slice(&word.repeat(1 + rng.below(64)));
+    }
+    bytes
+}
+
+/// A length that has its own way through the connection, or is near one that has.
+fn length(rng: &mut Rng) -> usize {
+    let near = [0, 16 * KIB, 64 * KIB, 68 * KIB, 260 * KIB];
+    match rng.below(16) {
+        0..6 => rng.below(100),
+        6..9 => rng.below(20 * KIB),
+        9..15 => (rng.one_of(&near) + 40).saturating_sub(rng.below(80)),
+        _ => rng.below(KIB * KIB),
+    }
+}
+
+/// Frames of all lengths, of which some are PINGs, some are too large, some have a shared answer and
+/// some panic.
+fn script(rng: &mut Rng, noise: &[u8], bytes_max: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_max {
+        let seq = 1 + frames.len() as u64;
+        let frame = match rng.below(40) {
+            0 => request(PANIC, rng.below(300)),
+            1 => request(LARGE, length(rng).min(20 * KIB)),
+            2..4 => {
+                let mut ping = Vec::new();
+                Header::new(Kind::Ping, seq).append(&[], &mut ping);
+                ping
+            }
+            _ => {
+                let length = length(rng);
+                let mut frame = request(seq, length);
+                let (begin, from) = (frame.len() - length, rng.below(KIB * KIB));
+                frame[begin..].copy_from_slice(&noise[from..from + length]);
+                frame
+            }
+        };
+        bytes += frame.len();
+        frames.push(frame);
+    }
+    frames
+}
+
+/// What is answered to each frame when it comes alone.
+fn answers_one_by_one(limits: &Limits, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut world = World::with(limits.clone(), Config::default());
+    let (_, mut peer) = world.connect();
+    let mut all = Vec::new();
+    for frame in frames {
+        let before = all.len();
+        let mut rest = &frame[..];
+        let has_answer = !frame_is(frame, PANIC);
+        while !rest.is_empty() || all.len() == before && has_answer {
+            rest = &rest[peer.write(rest).unwrap_or(0)..];
+            turn(&mut world);
+            all.extend(read(&mut peer).expect("open"));
+        }
+        turn(&mut world);
+    }
+    for _ in 0..10 {
+        turn(&mut world);
+        all.extend(read(&mut peer).expect("open"));
+    }
+    all
+}
+
+fn frame_is(frame: &[u8], seq: u64) -> bool {
+    Header::read(frame).is_some_and(|header| header.kind == Kind::Request && header.seq == seq)
+}
+
+/// A turn that does not wait, and whose panics are those of the frames that are to panic.
+fn turn(world: &mut World) {
+    let World { reactor, app, .. } = world;
+    let turn = AssertUnwindSafe(|| reactor.turn(app, Some(Duration::ZERO)).expect("a turn"));
+    let _ = catch_unwind(turn);
+}
+
+/// Makes turns until there is nothing left to do.
+fn settle(world: &mut World, seed: u64) {
+    for _ in 0..1_000 {
+        turn(world);
+        let soon = Instant::now() + Duration::from_millis(1);
+        if world.reactor.next_deadline().is_none_or(|next| next > soon) {
+            // What the other ends have done is an event of the next turn.
+            return turn(world);
+        }
+    }
+    panic!("seed {seed}: it is busy");
+}
+
+/// The other end of a connection: it writes a script piece by piece and reads as it likes.
+struct Peer<'a> {
+    stream: UnixStream,
+    rest: &'a [u8],
+    got: Vec<u8>,
+    expected: &'a [u8],
+    /// It says that it will send no more as soon as it has sent all.
+    says_fin: bool,
+    is_at_end: bool,
+}
+
+impl Peer<'_> {
+    fn write(&mut self, rng: &mut Rng) {
+        let piece = rng.one_of(&[1, 30, 5_000, 16 * KIB, 65 * KIB, 300 * KIB, usize::MAX]);
+        let piece = piece.min(self.rest.len());
+        let n = self.stream.write(&self.rest[..piece]).unwrap_or(0);
+        self.rest = &self.rest[n..];
+        if self.rest.is_empty() && self.says_fin {
+            self.stream.shutdown(Shutdown::Write).expect("a FIN");
+            self.says_fin = false;
+        }
+    }
+
+    fn read(&mut self, chunk: &mut [u8]) {
+        match self.stream.read(chunk) {
+            Ok(0) => self.is_at_end = true,
+            Ok(n) => self.got.extend_from_slice(&chunk[..n]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.rest.is_empty() && self.got.len() >= self.expected.len()
+    }
+}
+
+/// Budgets and bounds from the smallest to the largest.
+fn draw_world(rng: &mut Rng, limits: Limits) -> World {
+    let mut config = rng.one_of(&[Config::default as fn() -> Config, Config::simulated])();
+    config.read_bytes_per_turn = rng.one_of(&[0, 20 * KIB, 68 * KIB, 68 * KIB, usize::MAX]);
+    config.write_bytes_per_turn = rng.one_of(&[0, 66 * KIB, 260 * KIB, 260 * KIB, usize::MAX]);
+    config.requests_per_turn = rng.one_of(&[1, 3, 128]);
+    config.requests_per_turn_alone = rng.one_of(&[1, 3, 1024]);
+    World::with(limits, config)
+}
+
+fn check(seed: u64, noise: &[u8]) {
+    let mut rng = Rng::new(seed);
+    let mut limits = Limits::default();
+    limits.body_bytes_max = rng.one_of(&[KIB * KIB + 5, 100 * KIB, 10_000]);
+    limits.output_bytes_mark = rng.one_of(&[1, 100 * KIB, KIB * KIB]);
+    let connections = 1 + rng.below(3);
+    let scripts: Vec<(Vec<u8>, Vec<u8>)> = (0..connections)
+        .map(|_| {
+            let frames = script(&mut rng, noise, 600 * KIB);
+            (frames.concat(), answers_one_by_one(&limits, &frames))
+        })
+        .collect();
+    let mut world = draw_world(&mut rng, limits);
+    let (mut ids, mut peers) = (Vec::new(), Vec::new());
+    for (script, expected) in &scripts {
+        let (id, stream) = world.connect();
+        let says_fin = rng.below(2) == 0;
+        ids.push((id, says_fin));
+        peers.push(Peer {
+            stream,
+            rest: script,
+            got: vec![],
+            expected,
+            says_fin,
+            is_at_end: false,
+        });
+    }
+    let (writes, reads) = (1 + rng.below(3), rng.below(4));
+    let mut chunk = vec![0; rng.one_of(&[1_000, 100 * KIB])];
+    let begin = Instant::now();
+    while !peers.iter().all(Peer::is_done) {
+        for peer in &mut peers {
+            for _ in 0..rng.below(1 + writes) {
+                peer.write(&mut rng);
+            }
+            for _ in 0..rng.below(2 + reads) {
+                peer.read(&mut chunk);
+            }
+        }
+        turn(&mut world);
+        let is_late = begin.elapsed() > Duration::from_secs(20);
+        assert!(!is_late, "seed {seed}: it never happens");
+    }
+    settle(&mut world, seed);
+    for (peer, (id, ends)) in peers.iter_mut().zip(ids) {
+        peer.read(&mut chunk);
+        assert!(peer.got == peer.expected, "seed {seed}: other answers");
+        assert_eq!(peer.is_at_end, ends, "seed {seed}");
+        if !ends {
+            assert_eq!(world.buffer_bytes(id), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_answered_does_not_depend_on_how_it_comes() {
+    let noise = noise();
+
+    for seed in 0..40 {
+        check(seed, &noise);
+    }
+}
+
+#[test]
+fn a_long_frame_runs_although_its_sender_has_gone() {
+    for long in [70_000, 150_000] {
+        let mut world = World::new();
+        let (_, mut peer) = world.connect();
+        // The second comes into a buffer of its own, and an answer is never read.
+        for seq in [1, 2] {
+            peer.write_all(&request(seq, long)).expect("there is room");
+            if seq == 1 {
+                world.until(|world| world.app.frames.len() == 1);
+            }
+        }
+        drop(peer);
+        world.until(|world| !world.app.closed.is_empty());
+        assert_eq!(world.app.frames, [1, 2]);
+    }
+}
