@@ -280,18 +280,26 @@ impl<R> Connection<R> {
             return io.again();
         }
         let mut tail = Tail::with_space(io.take_large_buffer(), share);
-        match self.stream.read_into(tail.space(share, share)) {
-            Ok(ReadOutcome::Bytes(n)) => {
-                tail.fill(n);
-                io.spend(n);
-                self.received_at = ticks;
-                self.pings_missed = 0;
-                let is_long = n > LONG_FRAME_BYTES_MIN;
-                self.reading.set(Reading::EXPECTS_LONG_FRAME, is_long);
-                self.work().tail = tail;
-                self.run_tail(io);
+        let outcome = self.stream.read_into(tail.space(share, share));
+        if let Ok(ReadOutcome::Bytes(n)) = outcome {
+            tail.fill(n);
+            io.spend(n);
+            self.received_at = ticks;
+            self.pings_missed = 0;
+            let is_long = n > LONG_FRAME_BYTES_MIN;
+            self.reading.set(Reading::EXPECTS_LONG_FRAME, is_long);
+            if !is_long {
+                // The long buffer is for the next, in this very turn: many may read a few bytes in it.
+                let (short, unused) = Tail::copy(tail.bytes(), 0, io.take_buffer());
+                io.give_buffer(unused);
+                io.give_buffer(std::mem::replace(&mut tail, short).into_buffer());
             }
-            Ok(ReadOutcome::WouldBlock) => io.give_buffer(tail.into_buffer()),
+            self.work().tail = tail;
+            return self.run_tail(io);
+        }
+        io.give_buffer(tail.into_buffer());
+        match outcome {
+            Ok(ReadOutcome::Bytes(_) | ReadOutcome::WouldBlock) => {}
             Ok(ReadOutcome::Eof) => self.end_of_input(io),
             Err(error) => self.end(Closed::Io(error), io),
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use onceloop_protocol::frame::{Header, Kind};
 use onceloop_protocol::limits::Limits;
 use onceloop_reactor::Config;
-use support::{LARGE, PANIC, World, read, request};
+use support::{LARGE, PANIC, World, answer_bytes, read, request};
 
 const KIB: usize = 1024;
 
@@ -242,6 +242,41 @@ fn what_is_answered_does_not_depend_on_how_it_comes() {
     for seed in 0..40 {
         check(seed, &noise);
     }
+}
+
+/// Between a turn's reads and what they lead to there may be many of them.
+#[test]
+fn who_expects_a_long_frame_and_gets_a_few_bytes_does_not_hold_a_long_buffer() {
+    const CONNECTIONS: usize = 50;
+    let mut world = World::new();
+    let long = request(1, 100_000);
+    let mut peers: Vec<UnixStream> = (0..CONNECTIONS).map(|_| world.connect().1).collect();
+    for peer in &mut peers {
+        // In two pieces: only what does not come in one read is long.
+        peer.write_all(&long[..70_000]).expect("there is room");
+        world.turn();
+        peer.write_all(&long[70_000..]).expect("there is room");
+        let mut answer = 0;
+        world.until(|_| {
+            answer += read(peer).expect("open").len();
+            answer == answer_bytes(100_000)
+        });
+    }
+    large_spares(&mut world);
+    for peer in &mut peers {
+        peer.write_all(&long[..10]).expect("there is room");
+    }
+    world.turn();
+    let spares = large_spares(&mut world);
+    assert!(spares <= 1, "{spares} for {CONNECTIONS} connections");
+}
+
+/// Takes all large spare buffers, and returns how many there were.
+fn large_spares(world: &mut World) -> usize {
+    let registry = world.reactor.registry();
+    std::iter::from_fn(|| Some(registry.take_large_buffer()))
+        .take_while(|buffer| buffer.capacity() > 0)
+        .count()
 }
 
 #[test]
