@@ -12,9 +12,6 @@ use crate::connection::{LONG_FRAME_BYTES_MIN, Phase, close, finish};
 use crate::tail::Tail;
 use crate::{Closed, Connection, Frames, Role, deadlines};
 
-/// What the cutter asks for while it skips a refused frame: any byte at all.
-const NEEDS_SKIPPING: usize = 1;
-
 /// Why a batch stopped.
 enum Stop {
     /// The turn's budget is used up; the rest runs in the next.
@@ -34,6 +31,11 @@ impl Stop {
     fn needs(&self) -> usize {
         if let Stop::Partial(bytes) = self { *bytes } else { 0 }
     }
+
+    /// Returns whether what comes is not looked at any more.
+    fn is_end(&self) -> bool {
+        matches!(self, Stop::Gone | Stop::Lost(_))
+    }
 }
 
 pub(crate) fn run<S: 'static, R: Role<S>>(
@@ -51,6 +53,7 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
     // Either the batch is in the turn buffer, with the tail in front of it, or it is the tail.
     let is_own = input.unread().is_empty() && connection.has_backlog;
     let mut own = if is_own { connection.take_tail() } else { Tail::default() };
+    let was_skipping = connection.cutter.is_skipping();
     let requests_max = input.requests_max();
     let unread = if is_own { own.bytes() } else { input.unread() };
     let mut frames = Frames::new(unread, requests_max, id.to_bits());
@@ -63,7 +66,8 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
             Err(_) => &Stop::Budget,
         };
         let skips = frames.skips;
-        let tail = match (is_own, frames.unread.len()) {
+        let rest_bytes = if stop.is_end() { 0 } else { frames.unread.len() };
+        let tail = match (is_own, rest_bytes) {
             (false, 0) => Tail::default(),
             (false, _) => copy_tail(cx, frames.unread, stop.needs()),
             (true, len) => {
@@ -71,7 +75,7 @@ pub(crate) fn run<S: 'static, R: Role<S>>(
                 fit_tail(cx, own, stop.needs())
             }
         };
-        keep_rest(cx, id, tail, skips, stop);
+        keep_rest(cx, id, tail, skips, was_skipping, stop);
         input.advance(input.unread().len());
         if let Err(panic) = result {
             after_batch(cx, id, out);
@@ -153,27 +157,28 @@ fn run_frame<S: 'static, R: Role<S>>(
     }
 }
 
-/// Keeps what the batch has left for a later turn; `skips` as in [`Frames`].
+/// Keeps what the batch has left for a later turn, if that is anything; `skips` as in [`Frames`].
 fn keep_rest<S: 'static, R: Role<S>>(
     cx: &mut Cx<'_, S>,
     id: Id<Connection<R>>,
     tail: Tail,
     skips: Option<usize>,
+    was_skipping: bool,
     stop: &Stop,
 ) {
     let now = cx.registry.now();
-    let is_all = tail.is_empty();
-    let keeps = !is_all && !matches!(stop, Stop::Gone | Stop::Lost(_));
+    let keeps = !tail.is_empty();
     let Some(connection) = cx.registry.get_mut(id) else { return };
     connection.has_backlog = keeps && matches!(stop, Stop::Budget | Stop::Congested);
+    let is_skipping = connection.cutter.is_skipping();
     let needs = match stop {
+        Stop::Gone | Stop::Lost(_) => 0,
         Stop::Partial(bytes) if keeps => *bytes,
-        Stop::Partial(NEEDS_SKIPPING) | Stop::Budget if is_all => {
-            skips.unwrap_or(connection.tail_needs as usize)
-        }
+        _ if is_skipping => skips.unwrap_or(connection.tail_needs as usize),
         _ => 0,
     };
-    connection.await_frame(needs, skips.is_some(), now);
+    let is_next = skips.is_some() || was_skipping && !is_skipping;
+    connection.await_frame(needs, is_next, now);
     let unused = match keeps {
         true => std::mem::replace(&mut connection.work().tail, tail),
         false => tail,

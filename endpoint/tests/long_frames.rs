@@ -279,6 +279,57 @@ fn large_spares(world: &mut World) -> usize {
         .count()
 }
 
+/// Limits with which each deadline is known by how far it is.
+fn far_apart() -> Limits {
+    let mut limits = Limits::default();
+    (limits.body_bytes_max, limits.frame_timeout) = (1_000, Duration::from_secs(10));
+    limits.handshake_timeout = Duration::from_secs(100);
+    limits
+}
+
+#[test]
+fn the_time_of_a_frame_behind_a_refused_one_counts_from_its_own_first_byte() {
+    let limits = far_apart();
+    let timeout = limits.frame_timeout;
+    let mut world = World::with(limits, Config::default());
+    let (_, mut peer) = world.connect();
+    let (refused, next) = (request(1, 2_000), request(2, 10));
+    peer.write_all(&refused[..1_500]).expect("there is room");
+    world.turn();
+    let begin = Instant::now();
+    world.until(|_| begin.elapsed() > Duration::from_millis(10));
+    let before = Instant::now();
+    peer.write_all(&[&refused[1_500..], &next[..25]].concat()).expect("there is room");
+    world.turn();
+    // To the tick.
+    let earliest = before + timeout - Duration::from_millis(2);
+    assert!(world.reactor.next_deadline().expect("a frame has begun") >= earliest);
+}
+
+#[test]
+fn a_refused_frame_that_has_all_come_has_no_deadline_left() {
+    let mut config = Config::default();
+    (config.requests_per_turn, config.requests_per_turn_alone) = (1, 1);
+    let mut world = World::with(far_apart(), config);
+    let (_, mut peer) = world.connect();
+    peer.write_all(&request(1, 2_000)).expect("there is room");
+    world.turns(3);
+    let left = world.reactor.next_deadline().expect("some") - Instant::now();
+    assert!(left > Duration::from_secs(50), "{left:?}");
+}
+
+#[test]
+fn a_refused_frame_has_a_deadline_also_where_there_is_no_room_for_answers() {
+    let mut limits = far_apart();
+    limits.output_bytes_mark = 1;
+    let mut world = World::with(limits, Config::default());
+    let (_, mut peer) = world.connect();
+    peer.write_all(&request(1, 2_000)[..1_500]).expect("there is room");
+    world.turns(3);
+    let left = world.reactor.next_deadline().expect("some") - Instant::now();
+    assert!(left < Duration::from_secs(20), "{left:?}");
+}
+
 #[test]
 fn a_long_frame_runs_although_its_sender_has_gone() {
     for long in [70_000, 150_000] {

@@ -64,6 +64,11 @@ impl Cutter {
         Cutter { skip: 0 }
     }
 
+    /// Returns whether a refused frame is being skipped, whose end has not come.
+    pub const fn is_skipping(&self) -> bool {
+        self.skip > 0 && self.skip != NOT_BEGUN
+    }
+
     /// Takes the next frame off the front of `input`.
     // Where only REQUESTs are taken, most of it is decided when it is compiled.
     #[inline(always)]
