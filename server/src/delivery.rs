@@ -13,6 +13,10 @@ use crate::core::Core;
 use crate::peer::PeerConnection;
 use crate::{drain, durable};
 
+/// An answer beyond this takes its buffer with it, which was made for it and would not be the next
+/// answers' (a spare one is no longer). A shorter one is copied, and leaves them theirs.
+const COPY_BYTES_MAX: usize = 64 * 1024;
+
 /// What is left to do for an answer that the table has recorded.
 pub(crate) enum Recorded {
     /// It stands in the output of the one connection that it goes out by: nothing.
@@ -72,11 +76,11 @@ pub(crate) fn record<S: 'static>(
     Recorded::Elsewhere(delivery, shared)
 }
 
-/// Takes what stands in `out` from `begin` on: with its memory if that is all there is, so that what
-/// is large is written once and copied never.
+/// Takes what stands in `out` from `begin` on: with its memory if that is all there is and long, so
+/// that it is written once and copied never.
 #[inline(never)]
 fn take_large(out: &mut Vec<u8>, begin: usize) -> Bytes {
-    if begin > 0 {
+    if begin > 0 || out.len() <= COPY_BYTES_MAX {
         let frame = Bytes::copy_from_slice(&out[begin..]);
         out.truncate(begin);
         return frame;

@@ -153,3 +153,25 @@ fn small_answers_after_large_ones_allocate_once_for_each_slot() {
     assert!(first <= WINDOW as usize, "{first} allocations for {WINDOW} requests");
     assert_eq!(rounds(&mut world, &mut clients, &mut small, 100), 0);
 }
+
+/// What is kept is allocated, but the output keeps its buffer for the small ones behind it.
+#[test]
+fn a_large_answer_costs_the_small_ones_behind_it_nothing() {
+    const ROUNDS: usize = 100;
+    let mut world = World::new();
+    let mut clients = [Client::new(&mut world, 16)];
+    let mut small = protected(16);
+    let mut large = Batch::new(1, "bank.big", &(2 * REPLY_COPY_BYTES_MAX,), Flags::NONE);
+    let mut both = |count| -> usize {
+        (0..count)
+            .map(|_| {
+                rounds(&mut world, &mut clients, &mut large, 1)
+                    + rounds(&mut world, &mut clients, &mut small, 1)
+            })
+            .sum()
+    };
+    both(50);
+    let allocations = both(ROUNDS);
+    // The handler's own, and two for the answer that is kept.
+    assert!(allocations <= 3 * ROUNDS, "{allocations} in {ROUNDS} rounds");
+}
