@@ -308,7 +308,7 @@ impl<R> Connection<R> {
     /// Has the tail run in this turn; what else has come is read when that is done.
     fn run_tail(&mut self, io: &mut Io<'_>) {
         self.has_backlog = true;
-        self.reading.set(Reading::PAUSED, true);
+        self.reading.set(Reading::PAUSED, self.stream.is_readable());
         io.dispatch();
     }
 

@@ -279,6 +279,26 @@ fn large_spares(world: &mut World) -> usize {
         .count()
 }
 
+#[test]
+fn a_long_frame_that_has_all_come_takes_no_turn_for_nothing() {
+    let mut world = World::new();
+    let (_, mut peer) = world.connect();
+    let long = request(1, 100_000);
+    peer.write_all(&long[..70_000]).expect("there is room");
+    world.turn();
+    peer.write_all(&long[70_000..]).expect("there is room");
+    world.turns(5);
+    for count in 2..5 {
+        read(&mut peer).expect("open");
+        // It comes into a buffer of its own, which it does not fill.
+        peer.write_all(&long).expect("there is room");
+        world.turn();
+        assert_eq!(world.app.frames.len(), count);
+        let next = world.reactor.next_deadline().expect("a connection has one");
+        assert!(next > Instant::now() + Duration::from_millis(100), "another turn is asked for");
+    }
+}
+
 /// Limits with which each deadline is known by how far it is.
 fn far_apart() -> Limits {
     let mut limits = Limits::default();
