@@ -209,6 +209,7 @@ fn script(chance: &mut Chance) -> Vec<Vec<u8>> {
         let ack = ack.min(seq - 1);
         frames.push(match chance.below(16) {
             0 => request(seq, ack, "bank.big", &(700usize,)),
+            1 if chance.below(4) == 0 => request(seq, ack, "bank.big", &(70_000usize,)),
             1 => request(seq, ack, "bank.big", &(5_000usize,)),
             2 => request(seq, ack, "bank.later", &(seq,)),
             3 => request(seq, ack, "bank.broken", &()),
