@@ -17,7 +17,8 @@ use crate::{Closed, Role, Settings};
 /// An unfinished frame at most this long is copied in front of the next read, so that it is cut in
 /// one piece; a longer one is read into a buffer of its own.
 const TAIL_COPY_BYTES_MAX: usize = 16 * 1024;
-/// A frame beyond this does not come in one read beside others; the next is expected to be as long.
+/// A frame beyond this may not come in one read beside others; if it did not, the next is expected to
+/// be as long.
 pub(crate) const LONG_FRAME_BYTES_MIN: usize = 64 * 1024;
 
 /// Where a connection is in its life.
@@ -55,7 +56,7 @@ pub struct Connection<R> {
     pub(crate) began_at: u32,
     pub(crate) phase: Phase,
     pub(crate) pings_missed: u8,
-    /// `tail` holds whole frames: not read on before they have run.
+    /// `tail` holds what is to be run: not read on before it has.
     pub(crate) has_backlog: bool,
     reading: Reading,
 }
@@ -67,7 +68,7 @@ struct Reading(u8);
 impl Reading {
     /// The stream was left unread; ask for it when there is room again.
     const PAUSED: u8 = 1;
-    /// The last frame was a long one, and so may the next be.
+    /// A long frame came in pieces, or as much in one read: so may the next.
     const EXPECTS_LONG_FRAME: u8 = 2;
 
     fn has(self, bit: u8) -> bool {
@@ -446,7 +447,7 @@ impl<R> Connection<R> {
     {
         let is_first = is_next || self.tail_needs == 0;
         self.tail_needs = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if bytes > LONG_FRAME_BYTES_MIN {
+        if bytes > LONG_FRAME_BYTES_MIN && !self.cutter.is_skipping() {
             self.reading.set(Reading::EXPECTS_LONG_FRAME, true);
         }
         // Before the handshake and after the peer's FIN it is the phase whose time counts.

@@ -299,6 +299,20 @@ fn a_long_frame_that_has_all_come_takes_no_turn_for_nothing() {
     }
 }
 
+#[test]
+fn what_is_skipped_takes_no_buffer() {
+    let mut limits = Limits::default();
+    limits.body_bytes_max = 1_000;
+    let mut world = World::with(limits, Config::default());
+    let (id, mut peer) = world.connect();
+    for piece in request(1, 1_000_000).chunks(70_000) {
+        peer.write_all(piece).expect("there is room");
+        world.turn();
+        read(&mut peer).expect("open");
+        assert_eq!((world.buffer_bytes(id), large_spares(&mut world)), (0, 0));
+    }
+}
+
 /// Limits with which each deadline is known by how far it is.
 fn far_apart() -> Limits {
     let mut limits = Limits::default();

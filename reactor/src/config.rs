@@ -33,7 +33,8 @@ pub struct Config {
     /// simulation 100 KiB).
     ///
     /// The I/O phase ends when less than 68 KiB of it is left, so this is also the most that a
-    /// turn reads: eight such reads. Large enough to serve many sockets for one poll, small enough for the cache.
+    /// turn reads: eight such reads. Large enough to serve many sockets for one poll, small enough
+    /// for the cache.
     pub turn_buffer_bytes: usize,
 
     /// Requests that a source may run in one dispatch while others are ready (128; at least 1).
@@ -57,11 +58,11 @@ pub struct Config {
     pub read_bytes_per_turn: usize,
 
     /// Bytes that a source should write in one turn (260 KiB; at least 4 KiB), or read of a long
-    /// message into a buffer of its own
-    /// ([`Io::own_space`](crate::Io::own_space)).
+    /// message into a buffer of its own ([`Io::own_space`](crate::Io::own_space)).
     ///
     /// 256 KiB, and 4 KiB for what stands around a payload of 256 KiB. A long message that goes on
     /// from turn to turn leaves the cache, and so do the others that it takes turns with.
+    ///
     /// The reactor hands the number on by [`Io::write_share`](crate::Io::write_share). It binds a
     /// source that is alone, too: a turn more for each share costs little, and whoever becomes ready
     /// meanwhile waits for no more than that.
