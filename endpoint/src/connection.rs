@@ -20,6 +20,9 @@ const TAIL_COPY_BYTES_MAX: usize = 16 * 1024;
 /// A frame beyond this may not come in one read beside others; if it did not, the next is expected to
 /// be as long.
 pub(crate) const LONG_FRAME_BYTES_MIN: usize = 64 * 1024;
+/// Where a long frame is expected there is no more room than this, however large the budgets are: its
+/// buffer is to be a spare one afterwards, and not made and zeroed each time.
+const EXPECTED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +279,7 @@ impl<R> Connection<R> {
         if !self.stream.is_readable() {
             return;
         }
-        let share = io.own_space().min(io.write_share());
+        let share = io.own_space().min(io.write_share()).min(EXPECTED_BYTES_MAX);
         if share == 0 {
             return io.again();
         }

@@ -300,6 +300,25 @@ fn a_long_frame_that_has_all_come_takes_no_turn_for_nothing() {
 }
 
 #[test]
+fn with_the_largest_budgets_a_long_buffer_is_used_again() {
+    let mut config = Config::default();
+    config.turn_buffer_bytes = 8 * KIB * KIB;
+    (config.read_bytes_per_turn, config.write_bytes_per_turn) = (usize::MAX, usize::MAX);
+    let mut world = World::with(Limits::default(), config);
+    let (_, mut peer) = world.connect();
+    let long = request(1, 100_000);
+    for piece in [&long[..70_000], &long[70_000..]] {
+        peer.write_all(piece).expect("there is room");
+        world.turns(3);
+    }
+    large_spares(&mut world);
+    peer.write_all(&request(2, 10)).expect("there is room");
+    world.turns(3);
+    assert_eq!(world.app.frames, [1, 2]);
+    assert_eq!(large_spares(&mut world), 1);
+}
+
+#[test]
 fn what_is_skipped_takes_no_buffer() {
     let mut limits = Limits::default();
     limits.body_bytes_max = 1_000;
