@@ -59,6 +59,7 @@ fn options(in_flight: u32, payload: u64, rate: Rate) -> LoadOptions {
         window: in_flight,
         payload,
         slow: None,
+        large: None,
         seconds: 0.3,
         rate,
         spin_us: 0,
