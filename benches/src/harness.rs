@@ -5,17 +5,15 @@
 //! lines and ends with it. [`serve_with`] and [`drive_with`] are such parts for a server that runs
 //! in this process and for a load; [`answer_parent`] is one for a server that is another program.
 
-pub use crate::load::connection::{Connection, State};
+pub use crate::load::bare::Load;
 pub use crate::load::pace::Pace;
 pub use crate::load::sequence::{Generator, Watch};
 pub use crate::load::sources::Sources;
-pub use crate::load::tally::Tally;
-pub use crate::load::{
-    DRAIN_MAX, DUE_PER_LOOK_MAX, STALL_MAX, drive_with, index, nanoseconds, wake_at,
-};
+pub use crate::load::tally::{Class, Tally};
+pub use crate::load::wire::{Front, Notice, Wire};
+pub use crate::load::{DRAIN_MAX, STALL_MAX, drive_with, index, nanoseconds};
 pub use crate::machine::{avoid, pin, raise_descriptor_limit, sample_of};
 pub use crate::message::Sample;
 pub use crate::options::{LoadKind, LoadOptions, Rate, ServerKind, ServerOptions};
 pub use crate::peers::missing;
-pub use crate::poller::Poller;
 pub use crate::server::{answer_parent, serve_with};

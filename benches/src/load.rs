@@ -1,14 +1,15 @@
 //! The load's process: opens the connections in two steps (so that the parent can take the
 //! server's memory at each), drives them, and reports.
 
-mod bare;
+pub(crate) mod bare;
 mod calls;
 mod client;
-pub(crate) mod connection;
+mod connection;
 pub(crate) mod pace;
 pub(crate) mod sequence;
 pub(crate) mod sources;
 pub(crate) mod tally;
+pub(crate) mod wire;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -29,14 +30,16 @@ const WARM_UP_MIN: Duration = Duration::from_millis(500);
 /// How long to wait for calls that are still unanswered at the end.
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Calls that fall due at one look at the plan: with more than that the load would do nothing but look.
-pub const DUE_PER_LOOK_MAX: usize = 1024;
+const DUE_PER_LOOK_MAX: usize = 1024;
 /// Time without any progress after which a server is given up.
 pub const STALL_MAX: Duration = Duration::from_secs(15);
 
 /// Loads the server as `options` say, reporting to the parent.
 pub(crate) fn drive(options: &LoadOptions) -> Result<()> {
     match options.kind {
-        LoadKind::Bare => drive_with(options, || bare::Load::new(options)),
+        LoadKind::Bare => drive_with(options, || {
+            bare::Load::new(options, options.window, calls::Calls::new(options))
+        }),
         LoadKind::Client if options.slow.is_some() || options.large.is_some() => {
             bail!("the client library's load makes calls of one kind")
         }
@@ -104,7 +107,7 @@ pub(crate) fn silence_max(seconds: f64) -> Duration {
 ///
 /// On a core of its own the load asks again and again rather than sleep until a call is due: it would
 /// wake up too late.
-pub fn wake_at(next_at: Option<u64>, options: &LoadOptions, now: u64, end_ns: u64) -> u64 {
+fn wake_at(next_at: Option<u64>, options: &LoadOptions, now: u64, end_ns: u64) -> u64 {
     match next_at {
         Some(_) if options.core.is_some() => now,
         Some(next_at) => next_at.min(end_ns),

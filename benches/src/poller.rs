@@ -14,7 +14,7 @@ const EVENTS_PER_WAIT_MAX: usize = 1024;
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// An `epoll` instance and the events it told of last.
-pub struct Poller {
+pub(crate) struct Poller {
     epoll: OwnedFd,
     events: Vec<Event>,
     spin: Duration,
@@ -22,19 +22,19 @@ pub struct Poller {
 
 impl Poller {
     /// Makes one that asks for `spin` before it blocks.
-    pub fn new(spin: Duration) -> io::Result<Poller> {
+    pub(crate) fn new(spin: Duration) -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         Ok(Poller { epoll, events: Vec::with_capacity(EVENTS_PER_WAIT_MAX), spin })
     }
 
     /// Adds a socket, for both directions and for good: closing it removes it.
-    pub fn add(&self, socket: impl AsFd, id: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, socket: impl AsFd, id: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(id), flags)?)
     }
 
     /// Waits until something is ready or `timeout` has passed; returns how many events there are.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         if !self.spin.is_zero() {
             let until =
                 Instant::now() + timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
@@ -55,7 +55,7 @@ impl Poller {
     }
 
     /// Returns the id of the socket that the event at `index` is about.
-    pub fn id(&self, index: usize) -> u64 {
+    pub(crate) fn id(&self, index: usize) -> u64 {
         let Event { data, .. } = self.events[index];
         data.u64()
     }

@@ -43,7 +43,7 @@ pub(crate) fn load(peer: ServerKind, options: &LoadOptions) -> Result<()> {
         ServerKind::Capnp => {
             harness::drive_with(options, || calls::Load::new(options, capnp::Client::new(options)))
         }
-        ServerKind::Redis => harness::drive_with(options, || redis::Load::new(options)),
+        ServerKind::Redis => redis::load(options),
         ServerKind::Go => harness::drive_with(options, || go::Load::new(options)),
         _ => bail!("it is a server of `c10k`'s own"),
     }

@@ -1,8 +1,8 @@
-//! The lean load: ready-made frames of the real protocol over one epoll on one thread.
+//! The lean load: ready-made requests over one epoll on one thread.
 //!
 //! It shakes hands, gives each call the next seq and the acknowledgement of all before, and matches
-//! each answer to its call by the seq. It is the same for every server and costs about what the
-//! bare server costs, so that the load is not what is measured.
+//! each answer to its call by the seq. It is the same for every server, whatever its [`Wire`] is, and
+//! costs about what the bare server costs, so that the load is not what is measured.
 
 use std::io;
 use std::mem;
@@ -10,35 +10,34 @@ use std::ops::{DerefMut, Range};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use onceloop_protocol::error::{Code, ErrorBody};
-use onceloop_protocol::frame::{HEADER_BYTES, Kind, MAGIC};
-use onceloop_protocol::handshake::Welcome;
 
-use super::calls::{Calls, mark, unmark};
 use super::connection::{Connection, State};
 use super::pace::Pace;
 use super::sequence::{Generator, Watch};
 use super::sources::Sources;
 use super::tally::{Class, Tally};
+use super::wire::{Front, Notice, Wire};
 use super::{DRAIN_MAX, DUE_PER_LOOK_MAX, STALL_MAX, index, nanoseconds};
-use crate::frames::{self, Front};
+use crate::frames;
 use crate::options::LoadOptions;
 use crate::poller::Poller;
 
-/// Connections that may be between `connect` and WELCOME: half of the shortest backlog in use.
+/// Connections that may be between `connect` and the end of the handshake: half of the shortest
+/// backlog in use.
 const CONNECTING_MAX: usize = 64;
 /// Room for one read: above the longest frame, so that a read always makes progress.
 const INPUT_BYTES: usize = 2 * frames::FRAME_BYTES_MAX;
-/// An answer from this length on is not kept until it is whole: its bytes are counted.
-const SKIPPED_BYTES_MIN: usize = 16 * 1024;
+/// Bits of a time of sending, in nanoseconds, that no clock reaches: they say what class the call is
+/// of.
+const CLASS_SHIFT: u32 = 62;
 
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Connections are made; nobody calls.
     Opening,
-    /// Each connection makes one call, acknowledges it and knows by a PONG that the server has seen
-    /// the acknowledgement.
+    /// Each connection makes one call, acknowledges it and is told that the server has seen the
+    /// acknowledgement.
     Settling,
     /// Each answer makes room for the next call.
     Calling,
@@ -56,8 +55,9 @@ enum Cause {
 }
 
 /// The whole load.
-pub(super) struct Load<'a> {
+pub struct Load<'a, W> {
     options: &'a LoadOptions,
+    wire: W,
     poller: Poller,
     sources: Sources,
     started: Instant,
@@ -74,21 +74,26 @@ pub(super) struct Load<'a> {
     pace: Option<Pace>,
     /// The connections of calls that have just fallen due; empty in between.
     fallen_due: Vec<usize>,
-    calls: Calls,
     /// The connections with large calls.
     large: Range<usize>,
     input: Vec<u8>,
     tally: Tally,
 }
 
-impl<'a> Load<'a> {
-    pub(super) fn new(options: &'a LoadOptions) -> Result<Load<'a>> {
+impl<'a, W: Wire> Load<'a, W> {
+    /// Returns one that calls by `wire` and asks for this window.
+    ///
+    /// # Errors
+    ///
+    /// The system lends no epoll.
+    pub fn new(options: &'a LoadOptions, window: u32, wire: W) -> Result<Load<'a, W>> {
         let total = index(options.total().into());
         let large = index(options.connections.into())..total - index(options.idle.into());
-        let slots = u64::from(options.window.next_power_of_two());
+        let slots = u64::from(window.next_power_of_two());
         let spin = Duration::from_micros(options.spin_us);
         Ok(Load {
             options,
+            wire,
             poller: Poller::new(spin).context("making an epoll")?,
             sources: Sources::new(options.port),
             started: Instant::now(),
@@ -97,10 +102,9 @@ impl<'a> Load<'a> {
             waiting: 0,
             sent_at: vec![0; total * index(slots)],
             slots,
-            window: options.window,
+            window,
             pace: None,
             fallen_due: Vec::new(),
-            calls: Calls::new(options, slots),
             large,
             input: vec![0; INPUT_BYTES],
             tally: Tally::new()?,
@@ -216,7 +220,7 @@ impl<'a> Load<'a> {
             connection.connect_error()?;
             connection.state = State::Greeting;
             // The same event may stand for bytes of a server that speaks first: read on.
-            connection.write(&frames::hello(self.options.window))?;
+            connection.write(&self.wire.hello())?;
         }
         connection.flush()?;
         loop {
@@ -246,9 +250,8 @@ impl<'a> Load<'a> {
         match self.stage {
             Stage::Opening => {}
             Stage::Settling => {
-                let mut out = frames::bare(Kind::Ack, self.connections[id].answered);
-                out.extend(frames::bare(Kind::Ping, 0));
-                self.connections[id].write(&out)?;
+                let connection = &mut self.connections[id];
+                connection.write(&self.wire.acknowledge(connection.answered))?;
             }
             Stage::Calling => {
                 if self.pace.is_none() || self.is_large(id) {
@@ -283,9 +286,9 @@ impl<'a> Load<'a> {
         let slot = |seq: u64| index(seq & (self.slots - 1));
         let requests = if is_large {
             ring[slot(seqs.start)] = mark(now, Class::Large);
-            self.calls.make_large(seqs.start, connection.answered)
+            self.wire.large_request(seqs.start, connection.answered)
         } else {
-            self.calls.make(seqs, connection.answered, |seq, class| {
+            self.wire.requests(seqs, connection.answered, |seq, class| {
                 let sent_at = match &self.pace {
                     None => now,
                     Some(pace) => {
@@ -305,24 +308,13 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Reads the magic and WELCOME; returns how many bytes they are, 0 if they have not all come.
+    /// Reads the end of the handshake; returns how many bytes it is, 0 if it has not all come.
     fn take_welcome(&mut self, id: usize, bytes: &[u8]) -> io::Result<usize> {
-        if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
-            return Err(io::Error::other("the server speaks another protocol"));
-        }
-        let Some(rest) = bytes.get(MAGIC.len()..) else { return Ok(0) };
-        match frames::front(rest) {
-            Front::Part => Ok(0),
-            Front::Frame(header, length) if header[4] == Kind::Welcome as u8 => {
-                let welcome: Welcome = rmp_serde::from_slice(&rest[HEADER_BYTES..length])
-                    .map_err(|error| io::Error::other(format!("WELCOME: {error}")))?;
-                self.window = self.window.min(welcome.window);
-                self.connections[id].state = State::Open;
-                self.arrive(id);
-                Ok(MAGIC.len() + length)
-            }
-            _ => Err(io::Error::other("the server answered HELLO with something else")),
-        }
+        let Some((length, window)) = self.wire.welcome(bytes)? else { return Ok(0) };
+        self.window = self.window.min(window);
+        self.connections[id].state = State::Open;
+        self.arrive(id);
+        Ok(length)
     }
 
     /// Reads the whole frames in `bytes`; returns how many bytes they are and how many calls they
@@ -332,16 +324,18 @@ impl<'a> Load<'a> {
         // Calls that were sent together and answered together are recorded together.
         let (mut run_sent_at, mut run) = (now, 0);
         loop {
-            match frames::front(&bytes[used..]) {
-                Front::Part => {
-                    used += self.begin_skipping(id, &bytes[used..]);
+            let rest = &bytes[used..];
+            match self.wire.front(rest) {
+                Front::Part => break,
+                Front::Begun(seq, length) => {
+                    let seq = seq.unwrap_or_else(|| self.next_answer(id));
+                    self.connections[id].skips = Some((seq, length - rest.len()));
+                    used = bytes.len();
                     break;
                 }
-                Front::Broken => return Err(io::Error::other("the server sent a broken frame")),
-                Front::Frame(header, length) => {
-                    if header[4] != Kind::Reply as u8 {
-                        answers += self.take_other(id, &bytes[used..used + length])?;
-                    } else if let Some(sent_at) = self.match_answer(id, frames::seq(header)) {
+                Front::Answer(seq, length) => {
+                    let seq = seq.unwrap_or_else(|| self.next_answer(id));
+                    if let Some(sent_at) = self.match_answer(id, seq) {
                         if sent_at != run_sent_at {
                             self.record(now, run_sent_at, run);
                             (run_sent_at, run) = (sent_at, 0);
@@ -353,24 +347,14 @@ impl<'a> Load<'a> {
                     }
                     used += length;
                 }
+                Front::Other(length) => {
+                    answers += self.take_other(id, &rest[..length])?;
+                    used += length;
+                }
             }
         }
         self.record(now, run_sent_at, run);
         Ok((used, answers))
-    }
-
-    /// If `bytes` are the beginning of a long answer, takes them, and has the rest skipped; returns how
-    /// many bytes it took.
-    fn begin_skipping(&mut self, id: usize, bytes: &[u8]) -> usize {
-        match frames::announced(bytes) {
-            Some((header, length))
-                if header[4] == Kind::Reply as u8 && length >= SKIPPED_BYTES_MIN =>
-            {
-                self.connections[id].skips = Some((frames::seq(header), length - bytes.len()));
-                bytes.len()
-            }
-            _ => 0,
-        }
     }
 
     /// Skips what of `filled` bytes belongs to a long answer; returns how many bytes that is, and how
@@ -402,8 +386,15 @@ impl<'a> Load<'a> {
         self.tally.record_as(class, now.saturating_sub(sent_at), count);
     }
 
-    /// Ends the call with this seq and returns when it was sent; `None` if there is no such call.
+    /// Returns the lowest seq without an answer.
     #[inline]
+    fn next_answer(&self, id: usize) -> u64 {
+        self.connections[id].answered + 1
+    }
+
+    /// Ends the call with this seq and returns when it was sent; `None` if there is no such call.
+    // Left to the compiler, it is a call: 12 instructions more for each answer.
+    #[inline(always)]
     fn match_answer(&mut self, id: usize, seq: u64) -> Option<u64> {
         let connection = &mut self.connections[id];
         if seq <= connection.answered || seq >= connection.next_seq {
@@ -430,17 +421,15 @@ impl<'a> Load<'a> {
     /// Reads a frame that is no reply; returns how many calls it answers.
     #[cold]
     fn take_other(&mut self, id: usize, frame: &[u8]) -> io::Result<u64> {
-        let Front::Frame(header, _) = frames::front(frame) else { return Ok(0) };
-        let seq = frames::seq(header);
-        match Kind::from_wire(header[4]) {
-            Some(Kind::Pong) if self.stage == Stage::Settling => self.arrive(id),
-            Some(Kind::Ping) => self.connections[id].write(&frames::bare(Kind::Pong, seq))?,
-            Some(Kind::Error) => {
-                self.tally.fail(|| format!("connection {id}: {}", explain(&frame[HEADER_BYTES..])));
+        match self.wire.notice(frame)? {
+            Notice::Acknowledged if self.stage == Stage::Settling => self.arrive(id),
+            Notice::Acknowledged => {}
+            Notice::Asks(answer) => self.connections[id].write(&answer)?,
+            Notice::Failed(seq, why) => {
+                self.tally.fail(|| format!("connection {id}: {why}"));
                 return Ok(u64::from(self.match_answer(id, seq).is_some()));
             }
-            Some(Kind::Pong) => {}
-            kind => self.tally.fail(|| format!("connection {id}: a frame of kind {kind:?}")),
+            Notice::Unknown(what) => self.tally.fail(|| format!("connection {id}: {what}")),
         }
         Ok(0)
     }
@@ -455,7 +444,7 @@ impl<'a> Load<'a> {
     }
 }
 
-impl Generator for Load<'_> {
+impl<W: Wire> Generator for Load<'_, W> {
     fn open(&mut self, until: u32) -> Result<()> {
         self.stage = Stage::Opening;
         let mut watch = Watch::begin();
@@ -525,7 +514,7 @@ impl Generator for Load<'_> {
     fn close(&mut self) -> Result<()> {
         for connection in &mut self.connections {
             // The measurement is over: a server that is gone by now has nothing to lose.
-            drop(connection.write(&frames::bare(Kind::Bye, connection.answered)));
+            drop(connection.write(&self.wire.bye(connection.answered)));
             connection.close();
         }
         Ok(())
@@ -545,13 +534,31 @@ impl Generator for Load<'_> {
     }
 }
 
-/// Returns what an ERROR frame says, for a person.
-fn explain(body: &[u8]) -> String {
-    match rmp_serde::from_slice::<ErrorBody<'_>>(body) {
-        Ok(error) => {
-            let name = Code::from_wire(error.code).map_or("an unknown code", Code::name);
-            format!("{name}: {}", error.message)
+/// Returns a time of sending and a class as one number.
+#[inline]
+fn mark(sent_at: u64, class: Class) -> u64 {
+    sent_at | (class as u64) << CLASS_SHIFT
+}
+
+/// Returns the time of sending and the class that [`mark`] was given.
+#[inline]
+fn unmark(marked: u64) -> (u64, Class) {
+    let class = match marked >> CLASS_SHIFT {
+        0 => Class::Fast,
+        1 => Class::Slow,
+        _ => Class::Large,
+    };
+    (marked & ((1 << CLASS_SHIFT) - 1), class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_keeps_its_class() {
+        for class in [Class::Fast, Class::Slow, Class::Large] {
+            assert_eq!(unmark(mark(1_234, class)), (1_234, class));
         }
-        Err(_) => "an error that does not decode".to_owned(),
     }
 }

@@ -1,36 +1,25 @@
-//! The requests of the bare load, ready-made.
+//! The bare load's frames of the real protocol: requests, ready-made, and what comes back.
 
+use std::io;
 use std::ops::Range;
 
-use onceloop_protocol::frame::Flags;
+use onceloop_protocol::error::{Code, ErrorBody};
+use onceloop_protocol::frame::{Flags, HEADER_BYTES, Kind, MAGIC};
+use onceloop_protocol::handshake::Welcome;
 
 use super::index;
 use super::tally::Class;
+use super::wire::{Front, Notice, Wire};
 use crate::frames;
 use crate::options::{LoadOptions, SlowCalls};
 
-/// Bits of a time of sending, in nanoseconds, that no clock reaches: they say what class the call is of.
-const CLASS_SHIFT: u32 = 62;
-
-/// Returns a time of sending and a class as one number.
-#[inline]
-pub(super) fn mark(sent_at: u64, class: Class) -> u64 {
-    sent_at | (class as u64) << CLASS_SHIFT
-}
-
-/// Returns the time of sending and the class that [`mark`] was given.
-#[inline]
-pub(super) fn unmark(marked: u64) -> (u64, Class) {
-    let class = match marked >> CLASS_SHIFT {
-        0 => Class::Fast,
-        1 => Class::Slow,
-        _ => Class::Large,
-    };
-    (marked & ((1 << CLASS_SHIFT) - 1), class)
-}
+/// An answer from this length on is not kept until it is whole: its bytes are counted.
+const SKIPPED_BYTES_MIN: usize = 16 * 1024;
 
 /// Requests to be stamped and sent.
 pub(super) struct Calls {
+    /// The window to ask for.
+    window: u32,
     /// As many fast ones as may be sent at once, one behind the other.
     fast: Vec<u8>,
     fast_bytes: usize,
@@ -46,12 +35,13 @@ struct Slow {
 }
 
 impl Calls {
-    /// Returns those that `options` ask for, at most `batch_max` at once.
-    pub(super) fn new(options: &LoadOptions, batch_max: u64) -> Calls {
+    /// Returns those that `options` ask for, at most a window of them at once.
+    pub(super) fn new(options: &LoadOptions) -> Calls {
         let payload = index(options.payload);
         let fast = frames::request(payload, Flags::NONE);
         Calls {
-            fast: fast.repeat(index(batch_max)),
+            window: options.window,
+            fast: fast.repeat(index(options.window.into())),
             fast_bytes: fast.len(),
             large: options
                 .large
@@ -64,16 +54,31 @@ impl Calls {
             }),
         }
     }
+}
 
-    /// Returns requests with these seqs, all with the acknowledgement `ack`, and tells of each
-    /// whether it is fast or slow.
+impl Wire for Calls {
+    fn hello(&self) -> Vec<u8> {
+        frames::hello(self.window)
+    }
+
+    fn welcome(&self, bytes: &[u8]) -> io::Result<Option<(usize, u32)>> {
+        if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
+            return Err(io::Error::other("the server speaks another protocol"));
+        }
+        let Some(rest) = bytes.get(MAGIC.len()..) else { return Ok(None) };
+        match frames::front(rest) {
+            frames::Front::Part => Ok(None),
+            frames::Front::Frame(header, length) if header[4] == Kind::Welcome as u8 => {
+                let welcome: Welcome = rmp_serde::from_slice(&rest[HEADER_BYTES..length])
+                    .map_err(|error| io::Error::other(format!("WELCOME: {error}")))?;
+                Ok(Some((MAGIC.len() + length, welcome.window)))
+            }
+            _ => Err(io::Error::other("the server answered HELLO with something else")),
+        }
+    }
+
     #[inline]
-    pub(super) fn make(
-        &mut self,
-        seqs: Range<u64>,
-        ack: u64,
-        mut tell: impl FnMut(u64, Class),
-    ) -> &[u8] {
+    fn requests(&mut self, seqs: Range<u64>, ack: u64, mut tell: impl FnMut(u64, Class)) -> &[u8] {
         let Some(slow) = &mut self.slow else {
             let bytes = index(seqs.end - seqs.start) * self.fast_bytes;
             for (request, seq) in self.fast[..bytes].chunks_exact_mut(self.fast_bytes).zip(seqs) {
@@ -94,10 +99,66 @@ impl Calls {
         &slow.mixed
     }
 
-    /// Returns a large request.
-    pub(super) fn make_large(&mut self, seq: u64, ack: u64) -> &[u8] {
+    fn large_request(&mut self, seq: u64, ack: u64) -> &[u8] {
         frames::stamp(&mut self.large, seq, ack);
         &self.large
+    }
+
+    #[inline]
+    fn front(&self, bytes: &[u8]) -> Front {
+        match frames::front(bytes) {
+            frames::Front::Frame(header, length) if header[4] == Kind::Reply as u8 => {
+                Front::Answer(Some(frames::seq(header)), length)
+            }
+            frames::Front::Frame(_, length) => Front::Other(length),
+            frames::Front::Part => front_of_part(bytes),
+            frames::Front::Broken => Front::Other(bytes.len()),
+        }
+    }
+
+    fn notice(&self, frame: &[u8]) -> io::Result<Notice> {
+        let frames::Front::Frame(header, _) = frames::front(frame) else {
+            return Err(io::Error::other("the server sent a broken frame"));
+        };
+        let seq = frames::seq(header);
+        Ok(match Kind::from_wire(header[4]) {
+            Some(Kind::Pong) => Notice::Acknowledged,
+            Some(Kind::Ping) => Notice::Asks(frames::bare(Kind::Pong, seq)),
+            Some(Kind::Error) => Notice::Failed(seq, explain(&frame[HEADER_BYTES..])),
+            kind => Notice::Unknown(format!("a frame of kind {kind:?}")),
+        })
+    }
+
+    /// ACK, and a PING behind it.
+    fn acknowledge(&self, ack: u64) -> Vec<u8> {
+        let mut out = frames::bare(Kind::Ack, ack);
+        out.extend(frames::bare(Kind::Ping, 0));
+        out
+    }
+
+    fn bye(&self, ack: u64) -> Vec<u8> {
+        frames::bare(Kind::Bye, ack)
+    }
+}
+
+/// Returns what the beginning of a frame is: a long answer's is as good as all of it.
+fn front_of_part(bytes: &[u8]) -> Front {
+    match frames::announced(bytes) {
+        Some((header, length)) if header[4] == Kind::Reply as u8 && length >= SKIPPED_BYTES_MIN => {
+            Front::Begun(Some(frames::seq(header)), length)
+        }
+        _ => Front::Part,
+    }
+}
+
+/// Returns what an ERROR frame says, for a person.
+fn explain(body: &[u8]) -> String {
+    match rmp_serde::from_slice::<ErrorBody<'_>>(body) {
+        Ok(error) => {
+            let name = Code::from_wire(error.code).map_or("an unknown code", Code::name);
+            format!("{name}: {}", error.message)
+        }
+        Err(_) => "an error that does not decode".to_owned(),
     }
 }
 
@@ -134,13 +195,6 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_keeps_its_class() {
-        for class in [Class::Fast, Class::Slow, Class::Large] {
-            assert_eq!(unmark(mark(1_234, class)), (1_234, class));
-        }
-    }
 
     fn slow_of(percent: f64, calls: usize) -> Vec<usize> {
         let mut spread = Spread::new(SlowCalls { percent, us: 1 });

@@ -6,36 +6,36 @@ use std::net::TcpStream;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     /// The socket is not connected yet.
     Connecting,
-    /// HELLO is sent.
+    /// What a client says first is sent.
     Greeting,
-    /// WELCOME has come.
+    /// The server has answered that.
     Open,
     /// Gone; its socket is closed.
     Lost,
 }
 
 /// A connection and what it has asked.
-pub struct Connection {
+pub(super) struct Connection {
     stream: Option<TcpStream>,
     /// Where it is in its life.
-    pub state: State,
+    pub(super) state: State,
     /// Whether the stage of the load waits for it.
-    pub is_awaited: bool,
+    pub(super) is_awaited: bool,
     /// The seq of its next call.
-    pub next_seq: u64,
+    pub(super) next_seq: u64,
     /// Every seq up to this one is answered.
-    pub answered: u64,
+    pub(super) answered: u64,
     /// Answers to later seqs: the server may answer in any order.
-    pub early: u64,
+    pub(super) early: u64,
     /// Calls it is to make and has not.
-    pub due: u64,
+    pub(super) due: u64,
     /// Calls it has made by plan.
-    pub paced: u64,
+    pub(super) paced: u64,
     /// The seq of a long answer that has begun, and how many of its bytes are to come.
-    pub(crate) skips: Option<(u64, usize)>,
+    pub(super) skips: Option<(u64, usize)>,
     /// The beginning of a frame whose end has not come.
     rest: Vec<u8>,
     /// What the socket did not take.
@@ -44,7 +44,7 @@ pub struct Connection {
 
 impl Connection {
     /// Returns one that connects; without a socket, one that never came to be.
-    pub fn new(stream: Option<TcpStream>) -> Connection {
+    pub(super) fn new(stream: Option<TcpStream>) -> Connection {
         Connection {
             state: if stream.is_some() { State::Connecting } else { State::Lost },
             stream,
@@ -61,7 +61,7 @@ impl Connection {
     }
 
     /// Closes the socket.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.stream = None;
         self.state = State::Lost;
         self.due = 0;
@@ -69,18 +69,18 @@ impl Connection {
 
     /// Returns how many calls wait for their answer.
     #[inline]
-    pub fn in_flight(&self) -> u64 {
+    pub(super) fn in_flight(&self) -> u64 {
         self.next_seq - 1 - self.answered - self.early
     }
 
     /// Returns how many seqs lie between the first unanswered one and the last made.
     #[inline]
-    pub fn span(&self) -> u64 {
+    pub(super) fn span(&self) -> u64 {
         self.next_seq - 1 - self.answered
     }
 
     /// Returns why the socket did not connect, if it did not.
-    pub fn connect_error(&self) -> io::Result<()> {
+    pub(super) fn connect_error(&self) -> io::Result<()> {
         match self.stream.as_ref().map(TcpStream::take_error) {
             Some(Ok(None)) | None => Ok(()),
             Some(Ok(Some(error)) | Err(error)) => Err(error),
@@ -90,7 +90,7 @@ impl Connection {
     /// Reads once, behind the beginning of a frame that came before. Returns how many bytes of
     /// `input` are filled, 0 when the socket is empty, and whether it may have more.
     #[inline]
-    pub fn read(&mut self, input: &mut [u8]) -> io::Result<(usize, bool)> {
+    pub(super) fn read(&mut self, input: &mut [u8]) -> io::Result<(usize, bool)> {
         let Some(stream) = &mut self.stream else { return Ok((0, false)) };
         let kept = self.rest.len();
         input[..kept].copy_from_slice(&self.rest);
@@ -108,7 +108,7 @@ impl Connection {
 
     /// Keeps the beginning of a frame for the next read.
     #[inline]
-    pub fn keep(&mut self, rest: &[u8]) {
+    pub(super) fn keep(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
             self.rest = rest.to_vec();
         }
@@ -116,7 +116,7 @@ impl Connection {
 
     /// Writes `bytes`, or keeps what the socket does not take for [`Connection::flush`].
     #[inline]
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);
@@ -135,7 +135,7 @@ impl Connection {
 
     /// Writes what the socket did not take before.
     #[inline]
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
         }

@@ -1,15 +1,14 @@
-//! redis: `redis-server` as a process of its own, and a lean load of ECHO made by hand.
+//! redis: `redis-server` as a process of its own, and the bench's bare load with ECHO commands.
 
-mod load;
+mod commands;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use onceloop_benches::harness::{self, ServerKind, ServerOptions};
+use onceloop_benches::harness::{self, Load, LoadOptions, ServerKind, ServerOptions};
 
-pub(super) use load::Load;
-
+use self::commands::Commands;
 use crate::program::{self, Program};
 
 /// What redis says when it listens.
@@ -32,6 +31,12 @@ pub(super) fn serve(options: &ServerOptions) -> Result<()> {
         }
     }
     redis.answer_parent(port, options.core)
+}
+
+/// Loads redis, reporting to the parent.
+pub(super) fn load(options: &LoadOptions) -> Result<()> {
+    // There is no window but what the load itself keeps to.
+    harness::drive_with(options, || Load::new(options, options.in_flight, Commands::new(options)))
 }
 
 /// Returns a port that nobody listens on. redis itself does not choose one.
