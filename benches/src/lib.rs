@@ -13,6 +13,7 @@ mod chart;
 mod child;
 mod control;
 mod cuts;
+mod document;
 mod frames;
 mod guards;
 pub mod harness;

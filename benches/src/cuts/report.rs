@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
+use maud::{PreEscaped, html};
 use serde::Serialize;
 
 use super::count::Row;
 use super::{Options, chart};
+use crate::document::document;
 use crate::show::grouped;
 
 /// What the columns mean, exactly.
@@ -136,31 +138,21 @@ impl Report {
     }
 
     fn page(&self, chart: &str) -> String {
-        let tag = |name: &str, text: &str| format!("<{name}>{text}</{name}>");
-        let header: String = HEADER.map(|text| tag("th", &text.replace('\n', "<br>"))).concat();
-        let rows: String = self
-            .rows
-            .iter()
-            .map(|row| tag("tr", &cells(row).map(|text| tag("td", &text)).concat()) + "\n")
-            .collect();
-        let definitions: String = DEFINITIONS
-            .map(|(name, meaning)| format!("<dt>{name}</dt><dd>{meaning}.</dd>\n"))
-            .concat();
-        let (load, command) = (self.load(), &self.command);
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-             <title>{title}</title>\n<style>{STYLE}</style>\n{chart}\n\
-             <p>{load}. Made by <code>{command}</code>.</p>\n\
-             <table>\n<tr>{header}</tr>\n{rows}</table>\n<dl>\n{definitions}</dl>\n</html>\n",
-            title = chart::TITLE,
-        )
+        let body = html! {
+            (PreEscaped(chart))
+            p { (self.load()) ". Made by " code { (self.command) } "." }
+            table {
+                tr { @for head in HEADER { th { (head) } } }
+                @for row in &self.rows { tr { @for text in cells(row) { td { (text) } } } }
+            }
+            dl { @for (name, meaning) in DEFINITIONS { dt { (name) } dd { (meaning) "." } } }
+        };
+        document(chart::TITLE, STYLE, &body)
     }
 }
 
-const STYLE: &str = "body{font:15px/1.5 sans-serif;color:#222;max-width:1240px;margin:1em auto;\
-                     padding:0 1em}svg{max-width:100%;height:auto}table{border-collapse:collapse}\
-                     td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}\
-                     td:nth-child(2),th:nth-child(2){text-align:left}dt{font-weight:bold}";
+const STYLE: &str = "th{white-space:pre-line}td:nth-child(2),th:nth-child(2){text-align:left}\
+    dt{font-weight:bold}";
 
 fn cells(row: &Row) -> [String; 11] {
     let tally = &row.tally;

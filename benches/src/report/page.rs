@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::figures::{Figure, figures};
 use super::machine::Machine;
@@ -12,6 +12,7 @@ use super::plan::{Group, Section};
 use super::store::{Entry, Made, Stored};
 use super::tables::{Table, table};
 use super::view::{View, views};
+use crate::document::document;
 use crate::show::digits;
 use crate::slo;
 
@@ -31,15 +32,11 @@ const NOT_MEASURED: [&str; 7] = [
     "Hours: a run takes seconds, after a warm-up of half a second.",
 ];
 
-const STYLE: &str = "body{font:15px/1.5 Helvetica,Arial,sans-serif;color:#222;max-width:1360px;\
-    margin:1em auto;padding:0 1em}svg{max-width:100%;height:auto}figure{margin:1em 0;overflow-x:auto}\
-    figcaption,.facts{color:#666;font-size:13px}.range{color:#666;font-size:12px}.scroll{overflow-x:auto}\
-    table{border-collapse:collapse;font-size:13px;margin:.4em 0 .6em}\
-    td,th{padding:.15em .5em;text-align:right;vertical-align:top;border-bottom:1px solid #ddd}\
-    th{font-weight:600;vertical-align:bottom}td:first-child,th:first-child{text-align:left}\
-    .range{display:block;white-space:nowrap}td{white-space:nowrap}code{background:#f4f4f4;padding:.1em .3em;\
-    overflow-wrap:anywhere}.failed{color:#a30000}h2{margin-top:2em;border-top:2px solid #222;\
-    padding-top:.4em}h3{margin-bottom:.2em}nav a{margin-right:1.2em;white-space:nowrap}";
+const STYLE: &str = "figure{margin:1em 0;overflow-x:auto}figcaption,.facts{color:#666;font-size:13px}\
+    .range{display:block;white-space:nowrap;color:#666;font-size:12px}.scroll{overflow-x:auto}\
+    td:first-child,th:first-child{text-align:left}.failed{color:#a30000}\
+    h2{margin-top:2em;border-top:2px solid #222;padding-top:.4em}h3{margin-bottom:.2em}\
+    nav a{margin-right:1.2em;white-space:nowrap}";
 
 /// Writes the page and its plots to `folder`.
 pub(super) fn write(stored: &Stored, folder: &Path) -> Result<()> {
@@ -56,44 +53,33 @@ pub(super) fn write(stored: &Stored, folder: &Path) -> Result<()> {
         }
         sections.push((made, figures));
     }
-    save("index.html", &page(stored, &sections).into_string())
+    save("index.html", &document(TITLE, STYLE, &page(stored, &sections)))
 }
 
 fn page(stored: &Stored, sections: &[(&Made, Vec<Figure>)]) -> Markup {
     let machine = stored.sections.first().map(|made| &made.machine);
     html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (TITLE) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (TITLE) }
-                @if let Some(machine) = machine { p { (facts(machine)) } }
-                p {
-                    "Every figure is the median of its runs; below it, small, the least and the greatest "
-                    "of them. "
-                    i { "\u{d7} raw" }
-                    " is the median of the runs' ratios to the bare echo of the same run: the "
-                    "limit of the kernel's interface. All rows: "
-                    a href="rows.json" { "rows.json" } ", " a href="rows.csv" { "rows.csv" }
-                    "; latencies of every run in HdrHistogram's percentile format: "
-                    a href="hgrm/" { "hgrm" } "."
-                }
-                nav {
-                    @for (made, _) in sections {
-                        a href={ "#" (made.part.section.name()) } { (heading(made.part.section).0) }
-                    }
-                    a href="#not-measured" { "What is not measured" }
-                }
-                @for (made, figures) in sections { (section(stored, made, figures, machine)) }
-                h2 id="not-measured" { "What is not measured" }
-                ul { @for text in NOT_MEASURED { li { (text) } } }
-            }
+        h1 { (TITLE) }
+        @if let Some(machine) = machine { p { (facts(machine)) } }
+        p {
+            "Every figure is the median of its runs; below it, small, the least and the greatest "
+            "of them. "
+            i { "\u{d7} raw" }
+            " is the median of the runs' ratios to the bare echo of the same run: the "
+            "limit of the kernel's interface. All rows: "
+            a href="rows.json" { "rows.json" } ", " a href="rows.csv" { "rows.csv" }
+            "; latencies of every run in HdrHistogram's percentile format: "
+            a href="hgrm/" { "hgrm" } "."
         }
+        nav {
+            @for (made, _) in sections {
+                a href={ "#" (made.part.section.name()) } { (heading(made.part.section).0) }
+            }
+            a href="#not-measured" { "What is not measured" }
+        }
+        @for (made, figures) in sections { (section(stored, made, figures, machine)) }
+        h2 id="not-measured" { "What is not measured" }
+        ul { @for text in NOT_MEASURED { li { (text) } } }
     }
 }
 
