@@ -101,7 +101,7 @@ pub(crate) struct Options {
     /// Further connections that call once and are silent then
     #[arg(long, short = 'I', default_value_t = 0)]
     pub(crate) idle: u32,
-    /// Microseconds to ask for events before blocking, on both sides (not in `threads`)
+    /// Microseconds to ask for events before blocking, in the load, `raw` and `event`
     #[arg(long, default_value_t = 0)]
     pub(crate) spin_us: u64,
     /// How often to measure each server; the table shows medians
@@ -168,6 +168,11 @@ impl ServerKind {
     /// Returns whether it has a thread for each connection.
     pub(crate) fn has_thread_per_connection(self) -> bool {
         self == ServerKind::Threads
+    }
+
+    /// Returns whether it can ask for events instead of blocking.
+    pub(crate) fn can_spin(self) -> bool {
+        matches!(self, ServerKind::Raw | ServerKind::Event)
     }
 
     /// Returns whether it is another system, with a protocol and a client of its own.

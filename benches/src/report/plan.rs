@@ -106,8 +106,9 @@ impl Trial {
     fn is_possible(&self) -> bool {
         let Ok(options) = self.options(&[]) else { return false };
         let mix = &options.mix;
-        let is_in_vain = mix.offload.is_some() && mix.offload_threads(self.server).is_none();
-        mix.excludes(self.server).is_none() && !is_in_vain
+        let offloads_in_vain = mix.offload.is_some() && mix.offload_threads(self.server).is_none();
+        let spins_in_vain = options.spin_us > 0 && !self.server.can_spin();
+        mix.excludes(self.server).is_none() && !offloads_in_vain && !spins_in_vain
     }
 
     /// Returns whether large calls are made beside those that are measured.
@@ -184,7 +185,7 @@ impl Scope {
         Trial { label, server, flags, rate_percent: None }
     }
 
-    /// Returns the same load for every server of ours.
+    /// Returns the same load for every server of ours that takes it.
     fn group(&self, name: &str, line: &str, shape: Shape) -> Group {
         self.group_of(name, line, shape, |server| !server.is_peer())
     }
@@ -197,8 +198,8 @@ impl Scope {
         takes: impl Fn(ServerKind) -> bool,
     ) -> Group {
         let servers = self.servers.iter().filter(|server| takes(**server));
-        let trials = servers.map(|&server| self.trial(server, shape)).collect();
-        Group { name: name.to_owned(), line: line.to_owned(), trials }
+        let trials = servers.map(|&server| self.trial(server, shape)).filter(Trial::is_possible);
+        Group { name: name.to_owned(), line: line.to_owned(), trials: trials.collect() }
     }
 }
 
@@ -211,11 +212,7 @@ pub(crate) fn plan(sections: &[Section], scope: &Scope) -> Vec<Part> {
 fn groups(section: Section, scope: &Scope) -> Vec<Group> {
     match section {
         Section::Workloads => {
-            let group = |&(name, shape): &(&str, Shape)| {
-                // No peer can spin; all else they take.
-                let takes = |server: ServerKind| shape.spin_us == 0 || !server.is_peer();
-                scope.group_of(name, "", shape, takes)
-            };
+            let group = |&(name, shape): &(&str, Shape)| scope.group_of(name, "", shape, |_| true);
             WORKLOADS.iter().map(group).collect()
         }
         Section::Client => {
@@ -355,6 +352,21 @@ mod tests {
             let options = trial.options(&[]).unwrap_or_else(|error| panic!("{trial:?}: {error}"));
             assert!(options.connections <= 20_000, "{trial:?}");
             assert!(trial.rate_percent.is_none() || options.rate == Rate::Max, "{trial:?}");
+        }
+    }
+
+    #[test]
+    fn only_servers_that_spin_are_measured_spinning() {
+        let servers = ServerKind::value_variants().to_vec();
+        let all = plan(&[Section::Workloads], &Scope { servers, ..scope(None) });
+        for group in &all[0].groups {
+            let spins = group.name.contains("spinning");
+            assert_eq!(spins, group.trials[0].flags.contains("--spin-us"), "{}", group.name);
+            let servers: Vec<ServerKind> = group.trials.iter().map(|trial| trial.server).collect();
+            let expected = ServerKind::value_variants().iter().copied();
+            let expected: Vec<ServerKind> =
+                expected.filter(|server| !spins || server.can_spin()).collect();
+            assert_eq!(servers, expected, "{}", group.name);
         }
     }
 
