@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::acks::Occupant;
-use super::calls::{Call, Calls, Doubt, Stage};
+use super::calls::{Calls, Doubt, Stage};
 use super::hedge::Lane;
 use super::link::{Link, decode};
 use super::retry::pause;
@@ -176,11 +176,10 @@ impl<T> Session<T> {
         if call.doubt == Doubt::None {
             call.doubt = Doubt::Told;
         }
-        if !call.is_out(lane) {
-            // Said by the way when a connection came, of what is known.
-            self.counters.answers_ignored += 1;
-            return None;
+        if !self.is_awaited(index, lane) {
+            return None; // said by the way when a connection came, of what is known
         }
+        let call = self.calls.at_mut(index);
         call.copies -= 1;
         if lane == Lane::Second {
             return self.on_refused_second(index, fault);
@@ -201,17 +200,28 @@ impl<T> Session<T> {
         lane: Lane,
         now: Instant,
     ) -> Option<(T, Answer<'a>)> {
-        let call = self.calls.at_mut(index);
-        if !call.is_out(lane) {
-            self.counters.answers_ignored += 1;
+        if !self.is_awaited(index, lane) {
             return None;
         }
+        let call = self.calls.at_mut(index);
         // Of two copies a refusal answers the one that came that way, if it is not said of both at once.
         call.copies -= u32::from(!call.was_hedged || is_of_one_copy(&fault));
         match lane {
             Lane::First => self.on_refused_first(index, fault, now),
             Lane::Second => self.on_refused_second(index, fault),
         }
+    }
+
+    /// Returns whether a copy of the call is out on this connection, whose answer is awaited; if not, the
+    /// answer that came is ignored, and counted.
+    fn is_awaited(&mut self, index: u32, lane: Lane) -> bool {
+        let call = self.calls.at(index);
+        let is_awaited = match lane {
+            Lane::First => call.stage == Stage::Sent,
+            Lane::Second => call.is_hedged,
+        };
+        self.counters.answers_ignored += u64::from(!is_awaited);
+        is_awaited
     }
 
     fn on_refused_first<'a>(
@@ -304,16 +314,6 @@ impl<T> Session<T> {
 #[cold]
 fn never_asked(seq: u64) -> Fault {
     protocol_error(format!("an answer to {seq}, which was never asked"))
-}
-
-impl<T> Call<T> {
-    /// Returns whether a copy is out on this connection, whose answer is awaited.
-    fn is_out(&self, lane: Lane) -> bool {
-        match lane {
-            Lane::First => self.stage == Stage::Sent,
-            Lane::Second => self.is_hedged,
-        }
-    }
 }
 
 /// Refuses a frame with a flag that this version must understand and does not.
