@@ -155,7 +155,7 @@ impl<S: 'static> Builder<S> {
         let queued_bytes_max = limits.output_bytes_mark.saturating_add(2 * limits.body_bytes_max);
         limits.output_bytes_max = limits.output_bytes_max.max(queued_bytes_max);
         limits.output_bytes_mark = usize::MAX;
-        let settings = Rc::new(Settings::new(limits, now));
+        let settings = Rc::new(Settings::new(limits, registry));
         let targets = Targets::new(address);
         let mut core = Core::new(session, targets, settings, self.keepalive, self.on_state);
         core.further = further;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use onceloop_protocol::limits::Limits;
 use onceloop_protocol::scan::ScanLimits;
+use onceloop_reactor::Registry;
 
 use crate::work::Spare;
 
@@ -21,10 +22,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns settings with these limits; `now` is any recent instant.
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    /// Returns settings with these limits, for connections of this loop.
+    pub fn new<S>(limits: Limits, registry: &Registry<S>) -> Self {
         let scan_limits = ScanLimits::of(&limits);
-        Settings { limits, scan_limits, spare: Spare::default(), epoch: now }
+        let spare = Spare::new(registry.events());
+        Settings { limits, scan_limits, spare, epoch: registry.now() }
     }
 
     /// Returns `now` in milliseconds, modulo 2³²: differences below 49 days are right.

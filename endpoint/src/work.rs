@@ -9,10 +9,6 @@ use crate::output::Output;
 use crate::tail::Tail;
 use crate::{Closed, Connection};
 
-/// Most spare ones kept, of all connections with the same settings: what a turn takes and gives back.
-/// That is one for each event of its poll, 128 by default; with fewer, the rest are allocated.
-const SPARE_MAX: usize = 256;
-
 /// Input that is not run yet, output that is not written yet, and how the connection is to end.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
@@ -37,23 +33,34 @@ impl Work {
 /// What a spare one may hold beside itself: the first places for large frames, but no buffer.
 const SPARE_HELD_BYTES_MAX: usize = 4 * size_of::<Bytes>();
 
-/// Those that no connection needs now.
-#[derive(Debug, Default)]
+/// Those that no connection needs now, of all connections with the same settings.
+#[derive(Debug)]
 #[expect(clippy::vec_box, reason = "they are taken and given in their boxes")]
-pub(crate) struct Spare(RefCell<Vec<Box<Work>>>);
+pub(crate) struct Spare {
+    works: RefCell<Vec<Box<Work>>>,
+    works_max: usize,
+}
 
 impl Spare {
+    /// Keeps spare ones for a loop whose poll brings so many events.
+    ///
+    /// A turn takes and gives back one for each socket that has an event or goes on from the turn
+    /// before: with room for fewer, it would allocate the rest.
+    pub(crate) fn new(events: usize) -> Spare {
+        Spare { works: RefCell::default(), works_max: 2 * events }
+    }
+
     fn take(&self) -> Box<Work> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        self.works.borrow_mut().pop().unwrap_or_default()
     }
 
     fn give(&self, mut work: Box<Work>) {
-        let mut spare = self.0.borrow_mut();
-        if spare.len() < SPARE_MAX {
+        let mut works = self.works.borrow_mut();
+        if works.len() < self.works_max {
             if work.bytes() > size_of::<Work>() + SPARE_HELD_BYTES_MAX {
                 *work = Work::default();
             }
-            spare.push(work);
+            works.push(work);
         }
     }
 }
@@ -106,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_was_given_back_is_taken_again_and_holds_no_buffer() {
-        let spare = Spare::default();
+        let spare = Spare::new(16);
         let mut work = spare.take();
         work.tail = Tail::copy(&[], 0, Vec::with_capacity(200)).0;
         work.output.buffer().reserve(200);
@@ -118,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn few_are_kept() {
-        let spare = Spare::default();
-        let taken: Vec<_> = (0..2 * SPARE_MAX).map(|_| spare.take()).collect();
+    fn as_many_are_kept_as_a_turn_takes() {
+        let spare = Spare::new(16);
+        let taken: Vec<_> = (0..100).map(|_| spare.take()).collect();
         for work in taken {
             spare.give(work);
         }
-        assert_eq!(spare.0.borrow().len(), SPARE_MAX);
+        assert_eq!(spare.works.borrow().len(), 32);
     }
 }

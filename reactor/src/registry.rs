@@ -63,6 +63,7 @@ pub struct Registry<S: 'static> {
     pub(crate) has_more_from_threads: bool,
     remote: Remote<S>,
     pub(crate) buffers: Buffers,
+    events: usize,
     pub(crate) now: Instant,
     pub(crate) is_stopping: bool,
 }
@@ -443,6 +444,13 @@ impl<S> Registry<S> {
         self.buffers.give(buffer);
     }
 
+    /// Returns how many events one poll brings at most, [`Config::events`](crate::Config::events): so
+    /// many sources are in one turn together. Who keeps something spare for each of them needs no more
+    /// than a small multiple.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
     pub(crate) fn new(config: &Config) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER_TOKEN)?;
@@ -469,6 +477,7 @@ impl<S> Registry<S> {
             bell,
             has_more_from_threads: false,
             buffers: Buffers::new(config.events),
+            events: config.events,
             now,
             is_stopping: false,
         }

@@ -248,7 +248,7 @@ impl<S: 'static> Builder<S> {
             has_failed: false,
             handlers: Rc::new(self.handlers),
             room: Rc::new(Cell::new(self.limits.connections_max)),
-            settings: Rc::new(Settings::new(self.limits, registry.now())),
+            settings: Rc::new(Settings::new(self.limits, registry)),
             keepalive: self.keepalive,
             acceptors: Vec::new(),
             on_cancel: Default::default(),

@@ -12,7 +12,9 @@ use counting::allocations;
 use onceloop_protocol::codec::EncodeArgs;
 use onceloop_protocol::frame::{Flags, restamp};
 use onceloop_protocol::handshake::Hello;
+use onceloop_protocol::limits::Limits;
 use onceloop_protocol::table::REPLY_COPY_BYTES_MAX;
+use onceloop_reactor::Config;
 
 /// One client: a socket and room for the answers.
 struct Client {
@@ -94,8 +96,12 @@ fn rounds(world: &mut World, clients: &mut [Client], batch: &mut Batch, count: u
     allocations() - before
 }
 
-fn check_steady(connections: usize, mut batch: Batch) {
-    let mut world = World::new();
+fn check_steady(connections: usize, batch: Batch) {
+    check_steady_on(Config::default(), connections, batch);
+}
+
+fn check_steady_on(config: Config, connections: usize, mut batch: Batch) {
+    let mut world = World::over(config, Limits::default(), |builder| builder);
     let window = batch.in_flight.next_power_of_two();
     let mut clients: Vec<Client> =
         (0..connections).map(|_| Client::new(&mut world, window)).collect();
@@ -137,6 +143,15 @@ fn a_window_of_requests_at_once_allocates_nothing() {
 fn many_connections_with_a_request_each_allocate_nothing() {
     check_steady(200, protected(1));
     check_steady(200, unprotected(1));
+}
+
+/// All of them have something to do at once: what each needs for it was kept.
+#[test]
+fn a_long_turn_of_many_connections_allocates_nothing() {
+    common::raise_descriptor_limit(2_000);
+    let mut config = Config::default();
+    config.events = 1024;
+    check_steady_on(config, 300, protected(1));
 }
 
 /// A slot that held an answer too large to be copied has to find room for a small one, once.

@@ -110,8 +110,8 @@ impl World {
     }
 
     pub fn with(limits: Limits, config: Config) -> World {
-        let reactor = Reactor::with_config(config).expect("a reactor");
-        let settings = Rc::new(Settings::new(limits, Instant::now()));
+        let mut reactor = Reactor::with_config(config).expect("a reactor");
+        let settings = Rc::new(Settings::new(limits, reactor.registry()));
         World { reactor, app: App::default(), settings }
     }
 

@@ -11,7 +11,7 @@ use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{Flags, Header, Kind, MAGIC, MethodId};
 use onceloop_protocol::handshake::{Hello, Order, Resume, Welcome};
 use onceloop_protocol::limits::Limits;
-use onceloop_reactor::{Reactor, Turn, os};
+use onceloop_reactor::{Config, Reactor, Turn, os};
 use onceloop_server::{Builder, Responder, Server, Stats};
 
 onceloop_protocol::service! {
@@ -58,7 +58,16 @@ impl World {
 
     /// A server to which `more` is added.
     pub fn built(limits: Limits, more: impl FnOnce(Builder<App>) -> Builder<App>) -> World {
-        let mut reactor = Reactor::new().expect("a reactor");
+        World::over(Config::default(), limits, more)
+    }
+
+    /// The same over a loop of its own making.
+    pub fn over(
+        config: Config,
+        limits: Limits,
+        more: impl FnOnce(Builder<App>) -> Builder<App>,
+    ) -> World {
+        let mut reactor = Reactor::with_config(config).expect("a reactor");
         let builder = Builder::<App>::new()
             .service(bank::METHODS)
             .limits(limits)
