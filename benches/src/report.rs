@@ -6,6 +6,7 @@
 
 mod figures;
 mod machine;
+mod markdown;
 mod measure;
 mod page;
 mod plan;
@@ -126,8 +127,14 @@ pub(crate) fn render(options: &RenderOptions) -> Result<bool> {
         "there is no report in {}: `c10k --report` makes one",
         options.folder.display()
     );
-    page::write(&stored, &options.folder)?;
+    write(&stored, &options.folder)?;
     Ok(true)
+}
+
+/// Writes what is made of the rows.
+fn write(stored: &Stored, folder: &Path) -> Result<()> {
+    page::write(stored, folder)?;
+    markdown::write(stored, folder)
 }
 
 /// Returns the servers that this machine can run, and why it cannot run the others.

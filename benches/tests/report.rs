@@ -1,5 +1,5 @@
-//! A whole report, small: every file is there, the page names each section, and JSON and CSV hold the
-//! same rows.
+//! A whole report, small: every file is there, the page and the tables name each section, and JSON and
+//! CSV hold the same rows.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -30,6 +30,14 @@ fn made(folder: &Path, only: &str) -> Value {
 
 fn page(folder: &Path) -> String {
     fs::read_to_string(folder.join("index.html")).expect("the page")
+}
+
+/// Returns the tables as Markdown, and their headings.
+fn tables(folder: &Path) -> (String, Vec<String>) {
+    let text = fs::read_to_string(folder.join("tables.md")).expect("the tables");
+    let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+    let headings = headings.map(str::to_owned).collect();
+    (text, headings)
 }
 
 /// Holds every row of the CSV against that of the JSON.
@@ -89,6 +97,11 @@ fn a_report_is_a_page_with_plots_and_all_rows() {
     let sections = ["workloads", "client", "connections", "models"];
     let stored = made(&folder.0, &sections.join(","));
     check(&folder.0, &stored, &sections, &["throughput", "cpu", "memory", "models"]);
+    let (text, headings) = tables(&folder.0);
+    let connections = "From one connection to the most that the machine holds";
+    // W4 is C10k only by name here; the servers side by side are in no table of the document.
+    assert_eq!(headings, ["C10k", "Shapes", "The client", connections]);
+    assert!(!text.contains("NaN") && text.contains("| W5b: `-c 3 -P 1` |"), "{text}");
     // No work is done twice: W4, cut to 3 connections, is what all of them show.
     let is_same =
         |row: &&Value| row["asked"]["flags"] == "-c 3 -P 1" && row["asked"]["server"] == "event";
@@ -115,6 +128,8 @@ fn latencies_and_rates_are_part_of_a_report() {
     ];
     check(&folder.0, &stored, &sections, &plots);
     check_rates(stored["rows"].as_array().expect("an array"));
+    let (slow, large) = ("Slow handlers among fast ones", "Large messages beside small ones");
+    assert_eq!(tables(&folder.0).1, ["Payloads", "At a fixed rate", slow, large]);
     let answers = stored["slo"].as_array().expect("an array");
     assert_eq!(answers.len(), 2);
     assert!(answers.iter().all(|answer| answer["failure"].is_null()), "{answers:?}");
@@ -156,12 +171,14 @@ fn sections_are_kept_replaced_and_rendered_again() {
     assert_eq!(sections(&again), 2);
     assert_eq!(again["rows"].as_array().map(Vec::len), stored["rows"].as_array().map(Vec::len));
 
-    let page_before = page(&folder.0);
+    let (page_before, tables_before) = (page(&folder.0), tables(&folder.0));
+    fs::remove_file(folder.0.join("tables.md")).expect("it was there");
     fs::remove_file(folder.0.join("index.html")).expect("it was there");
     fs::remove_file(folder.0.join("models.svg")).expect("it was there");
     let output = bench(&["render"]).arg(&folder.0).output().expect("the bench starts");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(page(&folder.0), page_before);
+    assert_eq!(tables(&folder.0), tables_before);
     assert!(folder.0.join("models.svg").exists());
 }
 

@@ -67,17 +67,7 @@ impl<'a> Plot<'a> {
 
     /// Returns the servers, in order, and how they are drawn.
     fn legend(&self) -> Vec<(String, Look)> {
-        self.servers().into_iter().map(|server| (server.to_string(), look(server))).collect()
-    }
-
-    fn servers(&self) -> Vec<ServerKind> {
-        let mut servers = Vec::new();
-        for trial in self.part.groups.iter().flat_map(|group| &group.trials) {
-            if !servers.contains(&trial.server) {
-                servers.push(trial.server);
-            }
-        }
-        servers
+        self.part.servers().into_iter().map(|server| (server.to_string(), look(server))).collect()
     }
 
     fn head(&self, title: &str, note: &str) -> Head {
@@ -111,31 +101,16 @@ impl<'a> Plot<'a> {
             line.marks.clone_from(&line.points);
             line
         };
-        self.servers().into_iter().map(line).collect()
-    }
-
-    fn on_line(&self, line: &str) -> Vec<&'a Group> {
-        self.part.groups.iter().filter(|group| group.line == line).collect()
-    }
-
-    /// Returns the names that groups have for their line, in order.
-    fn line_names(&self) -> Vec<&'a str> {
-        let mut names: Vec<&str> = Vec::new();
-        for group in &self.part.groups {
-            if !names.contains(&group.line.as_str()) {
-                names.push(&group.line);
-            }
-        }
-        names
+        self.part.servers().into_iter().map(line).collect()
     }
 
     fn connections(&self) -> Result<Vec<Figure>> {
         let note = "Medians; strokes from the least to the greatest run. Server on one core, load on \
                     the other.";
         let two = |file, title: &str, unit: &str, number: fn(&Row) -> f64| {
-            let panels = self.line_names().into_iter().map(|name| {
+            let panels = self.part.lines().into_iter().map(|name| {
                 let lines = self.lines(
-                    &self.on_line(name),
+                    &self.part.on_line(name).collect::<Vec<_>>(),
                     |row| row.connections.into(),
                     |row| Some(number(row)),
                 );
@@ -145,7 +120,8 @@ impl<'a> Plot<'a> {
             anyhow::Ok(Figure { file, title: title.to_owned(), svg })
         };
         let title = "Memory of the server for each connection";
-        let alone = self.on_line(self.line_names().first().copied().unwrap_or_default());
+        let first = self.part.lines().first().copied().unwrap_or_default();
+        let alone: Vec<&Group> = self.part.on_line(first).collect();
         let lines =
             self.lines(&alone, |row| row.connections.into(), |row| row.rss_bytes_per_connection);
         let panel = by_connections("idle, after one call each", "bytes a connection", lines);
@@ -206,14 +182,14 @@ impl<'a> Plot<'a> {
     fn open_loop(&self, folder: &Path) -> Result<Vec<Figure>> {
         let files = ["latency-w4.svg", "latency-w5b.svg"];
         let figure = |(name, file): (&str, &'static str)| {
-            let panels = self.on_line(name).into_iter().map(|group| self.spectrum(group, folder));
+            let panels = self.part.on_line(name).map(|group| self.spectrum(group, folder));
             let title = format!("Latency of {name} by how many calls were faster");
             let note = "Open loop: from when a call was due. Closed loop: from its write. Medians of the \
                         runs; the further right, the rarer.";
             let svg = draw_lines(&self.head(&title, note), &panels.collect::<Vec<_>>(), 2)?;
             anyhow::Ok(Figure { file, title, svg })
         };
-        self.line_names().into_iter().zip(files).map(figure).collect()
+        self.part.lines().into_iter().zip(files).map(figure).collect()
     }
 
     fn spectrum(&self, group: &'a Group, folder: &Path) -> Panel {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::HGRM;
 use super::plan::{Group, Scope, Section, Trial};
 use super::store::{Entry, Stored};
-use super::{HGRM, page};
 use crate::load;
 use crate::options::{LoadKind, Options, ServerKind};
 use crate::run::{Bench, Outcome};
@@ -67,7 +67,7 @@ impl<'a> Measurement<'a> {
         }
     }
 
-    /// Measures the sections; writes rows after each group and the page after each section.
+    /// Measures the sections; writes rows after each group and the pages after each section.
     /// Returns whether there was no error.
     pub(crate) fn all(&mut self, sections: &[Section]) -> Result<bool> {
         self.estimate(sections);
@@ -85,7 +85,7 @@ impl<'a> Measurement<'a> {
             }
             self.stored.sections[place].is_complete = true;
             self.stored.save(self.folder)?;
-            page::write(&self.stored, self.folder)?;
+            super::write(&self.stored, self.folder)?;
         }
         Ok(self.is_clean)
     }

@@ -8,6 +8,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::figures::{Figure, figures};
 use super::machine::Machine;
+use super::markdown;
 use super::plan::{Group, Section};
 use super::store::{Entry, Made, Stored};
 use super::tables::{Table, table};
@@ -69,7 +70,9 @@ fn page(stored: &Stored, sections: &[(&Made, Vec<Figure>)]) -> Markup {
             "limit of the kernel's interface. All rows: "
             a href="rows.json" { "rows.json" } ", " a href="rows.csv" { "rows.csv" }
             "; latencies of every run in HdrHistogram's percentile format: "
-            a href="hgrm/" { "hgrm" } "."
+            a href="hgrm/" { "hgrm" }
+            "; the most of it in a few tables: "
+            a href=(markdown::FILE) { (markdown::FILE) } "."
         }
         nav {
             @for (made, _) in sections {

@@ -95,6 +95,34 @@ impl Section {
     }
 }
 
+impl Part {
+    /// Returns the servers that are measured, in the order in which they first are.
+    pub(crate) fn servers(&self) -> Vec<ServerKind> {
+        let mut servers = Vec::new();
+        for trial in self.groups.iter().flat_map(|group| &group.trials) {
+            if !servers.contains(&trial.server) {
+                servers.push(trial.server);
+            }
+        }
+        servers
+    }
+
+    /// Returns the names that groups have for their line, in order.
+    pub(crate) fn lines(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for group in &self.groups {
+            if !names.contains(&group.line.as_str()) {
+                names.push(&group.line);
+            }
+        }
+        names
+    }
+
+    pub(crate) fn on_line(&self, line: &str) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(move |group| group.line == line)
+    }
+}
+
 impl Trial {
     /// Returns whether both are the same work.
     pub(crate) fn is_same(&self, other: &Trial) -> bool {

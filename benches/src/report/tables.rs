@@ -26,7 +26,8 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<Cell>>,
 }
 
-const NOTHING: &str = "\u{2013}";
+/// What stands where nothing was measured.
+pub(super) const NOTHING: &str = "\u{2013}";
 
 fn plain(text: Option<String>) -> Cell {
     Cell { text: text.unwrap_or_else(|| NOTHING.to_owned()), range: None }
@@ -37,7 +38,7 @@ fn spread(spread: Option<Spread>, text: fn(f64) -> String) -> Cell {
     Cell { range, ..plain(spread.map(|spread| text(spread.median))) }
 }
 
-fn times(number: f64) -> String {
+pub(super) fn times(number: f64) -> String {
     format!("{number:.2}")
 }
 
