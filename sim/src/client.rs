@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onceloop::protocol::session::{Answer, ModelledJournal, Record, RecoveredCall};
 use onceloop::reactor::sim::{Host, Process as Running, Program, Random};
-use onceloop::{Client, Config, Cx, Reactor};
+use onceloop::{Client, Cx, Reactor, State};
 
 use crate::Sabotage;
 use crate::oracle::{Outcome, Process};
@@ -53,14 +53,14 @@ impl Drop for ClientApp {
 pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result<Box<dyn Running>> {
     let me = shared.boot(shared.host_of_client(place));
     let random = shared.plan.random.fork("client").fork_by(place as u64).fork_by(me.boot.into());
-    let mut reactor = Reactor::simulated(host, Config::simulated());
+    let mut reactor = Reactor::simulated(host, shared.plan.clients[place].config.clone());
     let plans = shared.plan.clients[place].links.clone();
     let links = plans.into_iter().enumerate().map(|(link, plan)| {
         if plan.is_journaled && me.boot > 1 {
             recover(shared, place, me, link);
         }
         let client = connect(shared, place, link, reactor.registry())?;
-        let workloads = workload::all(&shared.numbers, plan.order);
+        let workloads = workload::all(&shared.numbers, plan.order, shared.plan.has_parcels);
         Ok(Link { plan, client, workloads })
     });
     let links = links.collect::<io::Result<Vec<_>>>()?;
@@ -95,13 +95,21 @@ fn connect(
     let mut builder = Client::builder()
         .limits(shared.plan.clients[place].limits.clone())
         .window(plan.window)
-        .order(plan.order);
+        .order(plan.order)
+        .on_state(changed);
     if plan.is_journaled {
         builder = builder
             .journal(ModelledJournal::new(&shared.journal(place, link)))
             .on_recovered(recovered);
     }
     builder.connect(registry, format!("server-{}:{PORT}", plan.server + 1))
+}
+
+/// A client stands otherwise with its server.
+fn changed(state: &State, cx: &mut Cx<'_, ClientApp>) {
+    if let State::Disconnected { why, .. } = state {
+        cx.state.shared.oracle.borrow_mut().disconnected(cx.state.me, why);
+    }
 }
 
 /// A call has ended that an earlier process made.

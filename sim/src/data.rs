@@ -17,6 +17,8 @@ pub(crate) enum Key {
     Account(u32),
     Counter,
     List(u32),
+    /// Bytes of all parcels.
+    Parcels,
     Purse(u32),
     /// How often a call took effect, written with the effect.
     Runs(u32),
@@ -29,6 +31,7 @@ impl Key {
             Key::Account(number) => (b'a', number),
             Key::Counter => (b'c', 0),
             Key::List(number) => (b'l', number),
+            Key::Parcels => (b'b', 0),
             Key::Purse(number) => (b'p', number),
             Key::Runs(number) => (b'r', number),
         };
@@ -118,6 +121,11 @@ pub(crate) fn apply(data: &mut dyn Data, call: u32, operation: &Operation) -> (V
             Value::Number(left)
         }
         Operation::Get(key) => Value::List(list(data, key)),
+        Operation::Parcel(parcel, _) => {
+            let sum = number(data, Key::Parcels, 0) + u64::from(parcel.bytes);
+            set(data, Key::Parcels, sum);
+            Value::Number(sum)
+        }
         Operation::Put(key, number) => {
             set_list(data, key, &[number]);
             Value::Done

@@ -15,6 +15,7 @@ mod ledgers;
 pub mod linearizability;
 mod oracle;
 mod panics;
+mod parcel;
 mod plan;
 mod report;
 mod run;

@@ -4,6 +4,7 @@
 //! again after every step and at the end. It knows more than any of them: which call an execution
 //! belongs to, whatever session, connection or process it came by.
 
+mod bodies;
 mod end;
 mod history;
 mod journals;
@@ -22,6 +23,18 @@ use crate::ledgers::Ledgers;
 use crate::plan::Plan;
 use crate::service::{Operation, Receipt, token};
 use runs::{Lane, XidKey};
+
+/// How the reasons begin for which a connection may be lost: the network's faults, hosts that are
+/// killed or stand still, and servers that are drained or have forgotten.
+const CAUSES: [&str; 7] = [
+    "could not connect: ",
+    "closed by the peer",
+    "DEADLINE: ",
+    "lost: ",
+    "SESSION_UNKNOWN: ",
+    "the server is shutting down",
+    "timed out: ",
+];
 
 /// What a promise was broken by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +224,8 @@ struct Liveness {
 pub(crate) struct Oracle {
     world: World,
     names: Vec<String>,
+    /// The largest body that each host takes: the least and the most of its processes.
+    body_bytes_max: Vec<(usize, usize)>,
     /// Leases end while their clients are cut off.
     has_short_leases: bool,
     ledgers: Ledgers,
@@ -239,6 +254,7 @@ impl Oracle {
             world,
             restarts: vec![0; names.len()],
             names,
+            body_bytes_max: plan.body_bytes_max(),
             has_short_leases: plan.has_short_leases,
             ledgers,
             calls: Vec::new(),
@@ -300,6 +316,15 @@ impl Oracle {
         }
     }
 
+    /// A client has lost its connection. What a session mends is a mistake all the same: both ends
+    /// speak the protocol, whatever befalls the network.
+    pub(crate) fn disconnected(&mut self, client: Process, why: &str) {
+        if !CAUSES.iter().any(|cause| why.starts_with(cause)) {
+            let name = &self.names[client.host];
+            self.fail(Kind::Broken, format!("{name} lost its connection for no reason: {why}"));
+        }
+    }
+
     /// The end of a call contradicts what its caller knows.
     pub(crate) fn contradicted(&mut self, id: u32, what: &str) {
         self.fail(Kind::WrongReply, format!("{what}: {}", self.tell(id)));
@@ -337,6 +362,9 @@ impl Oracle {
                 if call.draft.ending != Ending::Receipt {
                     return wrong("a reply where there is none");
                 }
+                if !self.bodies(call).may_be_answered() {
+                    return wrong("a reply that is larger than it may be");
+                }
                 (!has_run)
                     .then_some((Kind::Lost, "I3: a reply is visible and its effect is not safe"))
             }
@@ -345,6 +373,7 @@ impl Oracle {
                 match code {
                     Some(Code::ApplicationError) if may_fail => {}
                     Some(Code::NotRetained) => {}
+                    Some(code) if self.bodies(call).explain_executed(*code) => {}
                     _ => return wrong("an error that no execution gave"),
                 }
                 let is_absent = !has_run && call.draft.ending == Ending::Fails;
@@ -375,6 +404,7 @@ impl Oracle {
         let has_restarted = self.restarts[call.server] > 0;
         let semantics = call.draft.semantics;
         match code {
+            Code::TooLarge => self.bodies(call).may_be_refused(),
             Code::BadArguments | Code::NoMethod => call.draft.ending == Ending::Refused,
             // What is sent again is sent until there is room.
             Code::Busy | Code::Window | Code::Draining => {

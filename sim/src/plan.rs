@@ -3,9 +3,17 @@
 use std::time::Duration;
 
 use onceloop::reactor::sim::{Faults, Random};
-use onceloop::{Limits, Order};
+use onceloop::{Config, Limits, Order};
 
 use crate::Sabotage;
+
+/// In how many seeds of a million there are long arguments and replies: each costs what several
+/// others do.
+const PARCELS: u32 = 125_000;
+/// The least that a host takes for the largest body: all but parcels are shorter.
+const BODY_BYTES_MIN: u64 = 32 * 1_024;
+/// The most, a little above the longest parcel.
+const BODY_BYTES_MAX: u64 = 320 * 1_024;
 
 /// The least number of calls of a seed.
 pub(crate) const CALLS_MIN: u64 = 100;
@@ -14,6 +22,10 @@ pub(crate) const CALLS_MIN: u64 = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct ServerPlan {
     pub(crate) limits: Limits,
+    pub(crate) config: Config,
+    /// The largest body that it takes when it has begun anew: sometimes another one, and clients
+    /// send again what they sent before.
+    pub(crate) body_bytes_max_anew: usize,
     /// How often it is drained and begun anew by itself; never if zero.
     pub(crate) drain_every: Duration,
     /// The longest that a handler takes to answer.
@@ -43,6 +55,7 @@ pub(crate) struct LinkPlan {
 pub(crate) struct ClientPlan {
     pub(crate) links: Vec<LinkPlan>,
     pub(crate) limits: Limits,
+    pub(crate) config: Config,
     pub(crate) calls: u32,
     /// Calls that are open at once, at most.
     pub(crate) open_max: u32,
@@ -71,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) patience: Duration,
     /// Sessions may end before their clients come back.
     pub(crate) has_short_leases: bool,
+    /// Some calls have long arguments and ask for long replies.
+    pub(crate) has_parcels: bool,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -79,17 +94,31 @@ impl Plan {
         let random = Random::new(seed).fork("plan");
         let mut shape = random.fork("shape");
         let limits = limits(&mut random.fork("limits"));
-        let servers: Vec<_> = (0..shape.range(1..3))
+        let mut servers: Vec<_> = (0..shape.range(1..3))
             .map(|place| server(&mut random.fork("servers").fork_by(place), &limits))
             .collect();
         let clients = shape.range(2..5);
         let calls = shape.spread(CALLS_MIN, 4 * CALLS_MIN).div_ceil(clients);
-        let clients = (0..clients)
+        let mut clients: Vec<_> = (0..clients)
             .map(|place| {
                 let mut random = random.fork("clients").fork_by(place);
                 client(&mut random, &limits, servers.len() as u64, calls)
             })
             .collect();
+        let mut parcels = random.fork("parcels");
+        let has_parcels = parcels.chance(PARCELS);
+        if has_parcels {
+            for plan in &mut servers {
+                bound(&mut parcels, &mut plan.limits, &mut plan.config);
+                plan.body_bytes_max_anew = match parcels.chance(600_000) {
+                    true => body_bytes_max(&mut parcels),
+                    false => plan.limits.body_bytes_max,
+                };
+            }
+            for plan in &mut clients {
+                bound(&mut parcels, &mut plan.limits, &mut plan.config);
+            }
+        }
         let faults = faults(seed, &mut random.fork("faults"));
         // Clocks that leap may leap over a long lease, too.
         let has_short_leases =
@@ -102,10 +131,48 @@ impl Plan {
             // As the specification has it.
             patience: 3 * limits.retransmit_timeout,
             has_short_leases,
+            has_parcels,
             random,
             sabotage,
         }
     }
+
+    /// Returns the least and the most that each host takes for the largest body, servers first.
+    pub(crate) fn body_bytes_max(&self) -> Vec<(usize, usize)> {
+        let servers = self.servers.iter().map(|plan| {
+            let (first, anew) = (plan.limits.body_bytes_max, plan.body_bytes_max_anew);
+            (first.min(anew), first.max(anew))
+        });
+        let clients = self.clients.iter().map(|plan| plan.limits.body_bytes_max);
+        servers.chain(clients.map(|bytes| (bytes, bytes))).collect()
+    }
+}
+
+/// Draws what a host takes and does in a turn, where bodies are long: sometimes so little that one
+/// takes many turns.
+fn bound(random: &mut Random, limits: &mut Limits, config: &mut Config) {
+    let mut bytes = |least, most| usize::try_from(random.spread(least, most)).expect("small");
+    let output_bytes_mark = bytes(1_024, 1_024 * 1_024);
+    let (read, written) = (bytes(4 * 1_024, 68 * 1_024), bytes(4 * 1_024, 260 * 1_024));
+    let (requests, alone) = (bytes(1, 128), bytes(1, 1_024));
+    if random.chance(400_000) {
+        limits.body_bytes_max = body_bytes_max(random);
+    }
+    if random.chance(300_000) {
+        limits.output_bytes_mark = output_bytes_mark;
+    }
+    if random.chance(500_000) {
+        config.read_bytes_per_turn = read;
+        config.write_bytes_per_turn = written;
+    }
+    if random.chance(300_000) {
+        config.requests_per_turn = requests;
+        config.requests_per_turn_alone = alone;
+    }
+}
+
+fn body_bytes_max(random: &mut Random) -> usize {
+    usize::try_from(random.spread(BODY_BYTES_MIN, BODY_BYTES_MAX)).expect("small")
 }
 
 /// Draws the faults. In some seeds hardly a connection lives: what is done twice, or not at all, is
@@ -159,7 +226,9 @@ fn server(random: &mut Random, limits: &Limits) -> ServerPlan {
     }
     let drain_every = if random.chance(300_000) { random.spread(2_000, 30_000) } else { 0 };
     ServerPlan {
+        body_bytes_max_anew: limits.body_bytes_max,
         limits,
+        config: Config::simulated(),
         drain_every: Duration::from_millis(drain_every),
         slowness: Duration::from_millis(random.spread(1, 3_000)),
         is_durable: random.chance(500_000),
@@ -183,6 +252,7 @@ fn client(random: &mut Random, limits: &Limits, servers: u64, calls: u64) -> Cli
     ClientPlan {
         links: links.collect(),
         limits: limits.clone(),
+        config: Config::simulated(),
         calls: u32::try_from(calls).expect("a hundred or so"),
         open_max: u32::try_from(random.spread(1, 64)).expect("small"),
         pause: Duration::from_millis(random.spread(2, 1_000)),

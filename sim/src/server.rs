@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onceloop::reactor::Turn;
 use onceloop::reactor::sim::{Host, Process as Running, Program, Random};
-use onceloop::{Config, Cx, Reactor, Registry, Server, Stats};
+use onceloop::{Cx, Reactor, Registry, Server, Stats};
 
 use crate::client::PORT;
 use crate::oracle::Process;
@@ -47,7 +47,7 @@ impl Drop for ServerApp {
 pub(crate) fn boot(shared: &Rc<Shared>, place: usize, host: &Host) -> io::Result<Box<dyn Running>> {
     let me = shared.boot(place);
     let random = shared.plan.random.fork("server").fork_by(place as u64).fork_by(me.boot.into());
-    let mut reactor = Reactor::simulated(host, Config::simulated());
+    let mut reactor = Reactor::simulated(host, shared.plan.servers[place].config.clone());
     let mut state = ServerApp {
         shared: Rc::clone(shared),
         host: host.clone(),

@@ -5,6 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
+use crate::parcel::Parcel;
+
 onceloop::service! {
     /// Operations on the ledger. Each names its call, and has that call's receipt for an answer.
     pub(crate) mod ledger {
@@ -67,6 +69,8 @@ pub(crate) enum Operation {
     Debit(u32, u64),
     /// Returns a list.
     Get(u32),
+    /// Takes a parcel, which counts, and asks for one of so many bytes.
+    Parcel(Parcel, u32),
     /// Makes a list of one number.
     Put(u32, u32),
     /// Returns the sum over all accounts.
@@ -87,6 +91,14 @@ impl Operation {
     pub(crate) fn is_read(&self) -> bool {
         matches!(self, Operation::Balance(_) | Operation::Get(_) | Operation::Sum)
     }
+
+    /// Returns how many bytes are sent with it, and how many are asked for, at least.
+    pub(crate) fn parcel_bytes(&self) -> (u32, u32) {
+        match *self {
+            Operation::Parcel(parcel, asked) => (parcel.bytes, asked),
+            _ => (0, 0),
+        }
+    }
 }
 
 /// What an operation came to.
@@ -96,7 +108,7 @@ pub(crate) enum Value {
     Done,
     /// The list.
     List(Vec<u32>),
-    /// The counter, the purse or the sum.
+    /// The counter, the purse, the sum, or the bytes of all parcels.
     Number(u64),
     /// There is not enough money; nothing is changed.
     Refused,
@@ -112,21 +124,23 @@ pub(crate) struct Receipt {
     /// What the operation came to.
     pub(crate) value: Value,
     /// What makes a receipt large.
-    pub(crate) padding: String,
+    pub(crate) padding: Parcel,
 }
 
 impl Receipt {
     pub(crate) fn new(call: u32, operation: &Operation, value: Value) -> Receipt {
-        Receipt { call, token: token(call, operation), value, padding: String::new() }
+        let padding = Parcel { of: call, bytes: operation.parcel_bytes().1 };
+        Receipt { call, token: token(call, operation), value, padding }
     }
 }
 
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} for call {}", self.value, self.call)?;
-        match self.padding.len() {
-            0 => Ok(()),
-            bytes => write!(f, " and {bytes} bytes"),
+        match self.padding {
+            Parcel { bytes: 0, .. } => Ok(()),
+            Parcel { of, bytes } if of == self.call => write!(f, " and {bytes} bytes"),
+            padding => write!(f, " and {padding:?}"),
         }
     }
 }

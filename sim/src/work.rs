@@ -22,6 +22,12 @@ pub struct Work {
     pub recovered: u64,
     /// Stores that failed.
     pub stores_failed: u64,
+    /// Calls that were answered, and had long arguments or a long reply.
+    pub long: u64,
+    /// Calls whose arguments or replies were larger than they may be.
+    pub too_large: u64,
+    /// Frames that servers did not look at, for what stands at their beginning.
+    pub skipped: u64,
     /// Answers that servers gave again.
     pub replayed: u64,
     /// Copies that met their first copy running.
@@ -49,6 +55,9 @@ impl Work {
             ("calls whose caller was killed", self.orphaned),
             ("calls found in a journal after a crash", self.recovered),
             ("stores that failed", self.stores_failed),
+            ("calls answered that had long bodies", self.long),
+            ("calls whose bodies were too large", self.too_large),
+            ("frames skipped by servers", self.skipped),
             ("copies answered from the table", self.replayed),
             ("copies that met their first copy running", self.joined),
             ("copies refused", self.refused),
@@ -62,6 +71,7 @@ impl Work {
 
     /// Adds what a server has counted since it said `before`.
     pub(crate) fn add_server(&mut self, now: &Stats, before: &Stats) {
+        self.skipped += now.frames_refused - before.frames_refused;
         self.replayed += now.calls_replayed - before.calls_replayed;
         self.joined += now.calls_joined - before.calls_joined;
         self.refused += now.calls_refused - before.calls_refused;
@@ -79,6 +89,9 @@ impl AddAssign<&Work> for Work {
         self.orphaned += other.orphaned;
         self.recovered += other.recovered;
         self.stores_failed += other.stores_failed;
+        self.long += other.long;
+        self.too_large += other.too_large;
+        self.skipped += other.skipped;
         self.replayed += other.replayed;
         self.joined += other.joined;
         self.refused += other.refused;

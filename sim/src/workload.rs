@@ -8,6 +8,7 @@ use onceloop::reactor::sim::Random;
 
 use crate::data::{ACCOUNTS, DEPOSIT, PURSE};
 use crate::oracle::Outcome;
+use crate::parcel::Parcel;
 use crate::service::{Operation, Value};
 
 /// Lists that all clients share.
@@ -16,6 +17,12 @@ const LISTS: u64 = 4;
 const DEBITS: u64 = 6;
 /// What a debit takes, as in the lecture.
 const DEBIT: u64 = 10;
+
+/// The longest parcel.
+const PARCEL_BYTES_MAX: u64 = 300 * 1_024;
+/// Lengths at which something changes: what is copied in front of the next read, what is long, and
+/// what is read and written in a turn.
+const PARCEL_KIBS: [u64; 4] = [16, 64, 68, 260];
 
 /// How a wish may be fulfilled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,19 +70,23 @@ impl Numbers {
 }
 
 /// Returns the workloads of one client.
-pub(crate) fn all(numbers: &Numbers, order: Order) -> Vec<Box<dyn Workload>> {
+pub(crate) fn all(numbers: &Numbers, order: Order, has_parcels: bool) -> Vec<Box<dyn Workload>> {
     let puts: Box<dyn Workload> = match order {
         Order::InOrder => Box::new(PutsAtOnce::new(numbers)),
         Order::Unordered => Box::new(PutsInTurn::new(numbers)),
     };
-    vec![
+    let mut all: Vec<Box<dyn Workload>> = vec![
         Box::new(Bank),
         Box::new(Counter),
         Box::new(Debits::new(numbers, Care::Exact)),
         Box::new(Debits::new(numbers, Care::Blind)),
         Box::new(Lists(numbers.clone())),
         puts,
-    ]
+    ];
+    if has_parcels {
+        all.push(Box::new(Parcels(numbers.clone())));
+    }
+    all
 }
 
 /// Adds to the counter.
@@ -126,6 +137,36 @@ impl Workload for Lists {
             _ => Operation::Get(list),
         };
         wish(operation, Care::Any)
+    }
+
+    fn answered(&mut self, _: &Operation, _: &Outcome) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Sends parcels, and asks for such. Many are longer than what a turn reads or writes.
+struct Parcels(Numbers);
+
+impl Parcels {
+    /// Draws a length: often about one at which something changes, as much less as stands around it.
+    fn bytes(random: &mut Random) -> u32 {
+        let bytes = match random.below(6) {
+            0 => 0,
+            1 => random.spread(1, PARCEL_BYTES_MAX),
+            place => {
+                PARCEL_KIBS[usize::try_from(place).expect("below 6") - 2] * 1_024
+                    + random.below(512)
+                    - 384
+            }
+        };
+        u32::try_from(bytes).expect("bounded above")
+    }
+}
+
+impl Workload for Parcels {
+    fn next(&mut self, random: &mut Random) -> Option<Wish> {
+        let parcel = Parcel { of: self.0.next(), bytes: Parcels::bytes(random) };
+        wish(Operation::Parcel(parcel, Parcels::bytes(random)), Care::Any)
     }
 
     fn answered(&mut self, _: &Operation, _: &Outcome) -> Result<(), String> {

@@ -30,7 +30,9 @@ fn promises_hold_in_200_seeds_and_each_runs_alike_twice() {
             && work.stores_failed > 30
             && work.replayed > 100
             && work.resumed > 100
-            && work.refused > 100,
+            && work.refused > 100
+            && work.long > 100
+            && work.too_large > 100,
         "{work:?}"
     );
     assert!(work.answered > 5 * work.indeterminate, "most calls end well: {work:?}");

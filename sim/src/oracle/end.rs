@@ -58,7 +58,7 @@ impl Oracle {
             self.fail(Kind::WrongReply, format!("the accounts of server {server} hold {sum}"));
         }
         let there = |call: &&Call| call.server == server && call.draft.space == space;
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         let mut debits = std::collections::BTreeMap::<u32, u64>::new();
         for (id, call) in (0..).zip(&self.calls).filter(|(_, call)| there(call)) {
             let effects = data::number(&mut ledger, Key::Runs(id), 0);
@@ -67,6 +67,7 @@ impl Oracle {
                 Operation::Debit(purse, amount) => {
                     *debits.entry(purse).or_default() += amount * effects;
                 }
+                Operation::Parcel(parcel, _) => bytes += u64::from(parcel.bytes) * effects,
                 _ => {}
             }
         }
@@ -74,6 +75,11 @@ impl Oracle {
         if counter != count {
             let what =
                 format!("the counter of server {server} is {counter}, and {count} was added");
+            self.fail(Kind::Lost, what);
+        }
+        let parcels = data::number(&mut ledger, Key::Parcels, 0);
+        if parcels != bytes {
+            let what = format!("parcels of {parcels} bytes came, and {bytes} were sent");
             self.fail(Kind::Lost, what);
         }
         for (purse, debits) in debits {
@@ -97,6 +103,7 @@ impl Oracle {
                 Some(Outcome::Receipt(_)) => &mut work.answered,
                 None => &mut work.orphaned,
             } += 1;
+            self.count_bodies(call, work);
             work.blind_doubles += u64::from(!call.is_protected() && call.runs > 1);
         }
     }

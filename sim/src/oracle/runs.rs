@@ -3,7 +3,7 @@
 use onceloop::{Order, Xid};
 
 use super::{Kind, Oracle, Outcome, Process, Semantics};
-use crate::service::Receipt;
+use crate::service::{Operation, Receipt};
 
 /// An xid, as far as it is one: a volatile server that begins anew may give it out again.
 pub(super) type XidKey = (Process, u64, u64);
@@ -38,6 +38,18 @@ impl Oracle {
                 self.fail(Kind::Broken, format!("runs without an xid: {}", self.tell(id)));
             }
             None => {}
+        }
+    }
+
+    /// A handler has these arguments.
+    pub(crate) fn received(&mut self, id: u32, operation: &Operation) {
+        let Some(call) = self.calls.get(id as usize) else { return };
+        if call.draft.operation != *operation {
+            let what = format!("runs with other arguments, {operation:?}: {}", self.tell(id));
+            self.fail(Kind::WrongReply, what);
+        } else if !self.bodies(call).may_be_sent() {
+            let what = format!("runs, and is larger than it may be: {}", self.tell(id));
+            self.fail(Kind::WrongReply, what);
         }
     }
 

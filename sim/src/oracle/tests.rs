@@ -3,6 +3,7 @@ use onceloop::reactor::sim::Faults;
 
 use super::*;
 use crate::data;
+use crate::parcel::Parcel;
 use crate::service::Value;
 use crate::{Sabotage, Work};
 
@@ -190,6 +191,62 @@ fn ends_without_a_cause_are_wrong() {
         told.answer(id, outcome);
         told.assert_found(Kind::WrongReply, part);
     }
+}
+
+#[test]
+fn arguments_that_are_not_the_callers_are_wrong() {
+    let mut told = Told::new();
+    let id = told.add();
+    told.oracle.received(id, &Operation::Add(1));
+    assert_eq!(told.oracle.violations(), []);
+    told.oracle.received(id, &Operation::Add(2));
+    told.assert_found(Kind::WrongReply, "other arguments");
+}
+
+#[test]
+fn bodies_are_refused_if_they_are_too_large_and_only_then() {
+    let refused = Outcome::NotExecuted(Some(Code::TooLarge));
+    let (skipped, unsaid) = (Code::TooLarge, Code::ApplicationError);
+    let (skipped, unsaid) = (Outcome::Executed(Some(skipped)), Outcome::Executed(Some(unsaid)));
+    // What is sent and asked for, of at most 2 000 bytes for the server and 3 000 for the client.
+    for (sent, asked, outcome, is_well) in [
+        (1_000, 0, &refused, false),
+        (2_001, 0, &refused, true),
+        (0, 1_000, &unsaid, false),
+        (0, 2_001, &unsaid, true),
+        (0, 2_001, &skipped, false),
+        (0, 3_001, &skipped, true),
+    ] {
+        let mut told = Told::new();
+        told.oracle.body_bytes_max = vec![(2_000, 2_000), (3_000, 3_000)];
+        let parcel = Parcel { of: 1, bytes: sent };
+        let id = told.call(Operation::Parcel(parcel, asked), Semantics::ExactlyOnce);
+        if matches!(outcome, Outcome::Executed(_)) {
+            told.run(id, 1);
+        }
+        told.answer(id, outcome.clone());
+        let found = told.oracle.violations();
+        assert_eq!(found.is_empty(), is_well, "{sent}, {asked}, {outcome:?}: {found:?}");
+    }
+    for (sent, asked) in [(2_001, 0), (0, 2_001)] {
+        let mut told = Told::new();
+        told.oracle.body_bytes_max = vec![(2_000, 2_000), (3_000, 3_000)];
+        let operation = Operation::Parcel(Parcel { of: 1, bytes: sent }, asked);
+        let id = told.call(operation.clone(), Semantics::ExactlyOnce);
+        let receipt = told.run(id, 1);
+        told.oracle.received(id, &operation);
+        told.answer(id, Outcome::Receipt(receipt));
+        told.assert_found(Kind::WrongReply, "larger than it may be");
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_by_a_mistake_is_found_though_its_session_goes_on() {
+    let mut told = Told::new();
+    told.oracle.disconnected(CLIENT, "lost: connection reset");
+    assert_eq!(told.oracle.violations(), []);
+    told.oracle.disconnected(CLIENT, "PROTOCOL: a frame of kind 0");
+    told.assert_found(Kind::Broken, "client-1 lost its connection");
 }
 
 #[test]

@@ -21,6 +21,10 @@ struct Begun {
 
 pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
     let plan = &state.shared.plan.servers[state.me.host];
+    let mut limits = plan.limits.clone();
+    if state.me.boot > 1 {
+        limits.body_bytes_max = plan.body_bytes_max_anew;
+    }
     let mut builder = Builder::new();
     if plan.says_in_progress {
         builder = builder.answer_in_progress(Duration::from_millis(50));
@@ -30,9 +34,9 @@ pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
         builder = durable(builder.store(store));
     }
     builder
-        .limits(plan.limits.clone())
+        .limits(limits)
         .deferred(ledger::apply_when_ready, |(id, operation, refusals), responder, cx| {
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             let delay = delay(cx.state, id.wrapping_mul(7));
             cx.registry.after(delay, move |cx| {
                 if let Some(after) = put_off(cx.state, begun, refusals) {
@@ -54,7 +58,7 @@ pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
             at_once(cx, id, &operation, bytes)
         })
         .deferred(ledger::apply_after, |(id, operation, number), responder, cx| {
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             let delay = delay(cx.state, number);
             cx.registry.after(delay, move |cx| {
                 let receipt = take_effect(cx.state, begun, &operation, 0);
@@ -62,13 +66,13 @@ pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
             });
         })
         .deferred(ledger::apply_late, |(id, operation, number), responder, cx| {
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             let receipt = take_effect(cx.state, begun, &operation, 0);
             let delay = delay(cx.state, number);
             cx.registry.after(delay, move |cx| end(cx, begun, responder, receipt));
         })
         .deferred(ledger::apply_offloaded, |(id, operation, number), responder, cx| {
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             let done = move |result: Result<u32, _>, cx: &mut Cx<'_, ServerApp>| {
                 assert!(result.is_ok_and(|result| result == number), "the job's own result");
                 let receipt = take_effect(cx.state, begun, &operation, 0);
@@ -78,7 +82,7 @@ pub(super) fn builder(state: &ServerApp) -> Builder<ServerApp> {
             assert!(offloaded.is_ok(), "there is room for a job per call");
         })
         .deferred(ledger::apply_silently, |(id, operation), responder, cx| {
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             take_effect(cx.state, begun, &operation, 0);
             note_end(cx.state, begun);
             drop(responder);
@@ -92,7 +96,7 @@ fn durable(builder: Builder<ServerApp>) -> Builder<ServerApp> {
         .transactional(ledger::commit, |(id, operation), cx| commit(cx, id, &operation))
         .transactional(ledger::look, |(id, operation), cx| commit(cx, id, &operation))
         .transactional(ledger::commit_badly, |(id, operation), cx| {
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             if let Operation::Transfer { from, amount, .. } = operation {
                 data::take(&mut Transaction(cx), from, amount);
             } else {
@@ -105,7 +109,7 @@ fn durable(builder: Builder<ServerApp>) -> Builder<ServerApp> {
             if cx.state.shared.oracle.borrow().refusals(id) >= refusals {
                 return commit(cx, id, &operation);
             }
-            let begun = begin(cx, id);
+            let begun = begin(cx, id, &operation);
             data::apply(&mut Transaction(cx), id, &operation);
             if let Some(after) = put_off(cx.state, begun, refusals) {
                 cx.retry_later(after);
@@ -133,7 +137,7 @@ fn commit(
     id: u32,
     operation: &Operation,
 ) -> Result<Receipt, ApplicationError> {
-    let begun = begin(cx, id);
+    let begun = begin(cx, id, operation);
     let (value, before) = data::apply(&mut Transaction(cx), id, operation);
     let receipt = Receipt::new(id, operation, value);
     cx.state.shared.oracle.borrow_mut().took_effect(id, receipt.clone(), before);
@@ -159,19 +163,21 @@ fn at_once(
     operation: &Operation,
     padding: u32,
 ) -> Result<Receipt, ApplicationError> {
-    let begun = begin(cx, id);
+    let begun = begin(cx, id, operation);
     let receipt = take_effect(cx.state, begun, operation, padding);
     note_end(cx.state, begun);
     Ok(receipt)
 }
 
-fn begin(cx: &mut Context<'_, ServerApp>, id: u32) -> Begun {
+fn begin(cx: &mut Context<'_, ServerApp>, id: u32, operation: &Operation) -> Begun {
     let begun = Begun { by: cx.state.me, id, xid: cx.xid() };
-    cx.state.shared.oracle.borrow_mut().begun(begun.by, id, begun.xid);
+    let mut oracle = cx.state.shared.oracle.borrow_mut();
+    oracle.begun(begun.by, id, begun.xid);
+    oracle.received(id, operation);
     begun
 }
 
-/// Does what is asked for a call. The receipt is so many bytes larger than it need be.
+/// Does what is asked for a call. The receipt is at least so many bytes long.
 fn take_effect(
     state: &mut ServerApp,
     begun: Begun,
@@ -203,7 +209,7 @@ fn take_effect_once(
         false => data::apply(&mut *ledger.borrow_mut(), begun.id, operation),
     };
     let mut receipt = Receipt::new(begun.id, operation, value);
-    receipt.padding = "x".repeat(padding as usize);
+    receipt.padding.bytes = receipt.padding.bytes.max(padding);
     state.shared.oracle.borrow_mut().took_effect(begun.id, receipt.clone(), before);
     receipt
 }
