@@ -177,7 +177,7 @@ fn draw_world(rng: &mut Rng, limits: Limits) -> World {
     config.read_bytes_per_turn = rng.one_of(&[0, 20 * KIB, 68 * KIB, 68 * KIB, usize::MAX]);
     config.write_bytes_per_turn = rng.one_of(&[0, 66 * KIB, 260 * KIB, 260 * KIB, usize::MAX]);
     config.requests_per_turn = rng.one_of(&[1, 3, 128]);
-    config.requests_per_turn_alone = rng.one_of(&[1, 3, 1024]);
+    config.requests_per_turn_alone = rng.one_of(&[1, 3, 512]);
     World::with(limits, config)
 }
 

@@ -46,7 +46,11 @@ pub struct Config {
     /// [`Input::requests_max`](crate::Input::requests_max).
     pub requests_per_turn: usize,
 
-    /// Requests that a source may run in one dispatch while nothing else is ready (1024).
+    /// Requests that a source may run in one dispatch while nothing else is ready (512).
+    ///
+    /// Its peer has answers to look at while the rest is run: with 1 024 in flight on one connection
+    /// and all of them run before the first is answered, each end waits for the other, and a third of
+    /// the calls a second are lost.
     ///
     /// Never less than [`Config::requests_per_turn`].
     pub requests_per_turn_alone: usize,
@@ -102,7 +106,7 @@ impl Default for Config {
             spin_us: 0,
             turn_buffer_bytes: 8 * Self::TURN_BUFFER_FREE_BYTES_MIN,
             requests_per_turn: 128,
-            requests_per_turn_alone: 1024,
+            requests_per_turn_alone: 512,
             read_bytes_per_turn: 68 * 1024,
             write_bytes_per_turn: 260 * 1024,
             posted_per_turn: 1024,
@@ -122,7 +126,7 @@ impl Config {
             spin_us: 0,
             turn_buffer_bytes: Self::SIMULATED_TURN_BUFFER_BYTES,
             requests_per_turn: 128,
-            requests_per_turn_alone: 1024,
+            requests_per_turn_alone: 512,
             read_bytes_per_turn: 68 * 1024,
             write_bytes_per_turn: 260 * 1024,
             posted_per_turn: 1024,

@@ -279,12 +279,12 @@ fn requests_are_budgeted_in_company_and_alone() {
         .collect();
     ends[0].write_all(b"x").unwrap();
     reactor.turn(&mut world, Some(PATIENCE)).unwrap();
-    assert_eq!(world.log, ["1024"]);
+    assert_eq!(world.log, ["512"]);
     for there in &mut ends {
         there.write_all(b"x").unwrap();
     }
     reactor.turn(&mut world, Some(PATIENCE)).unwrap();
-    assert_eq!(world.log, ["1024", "128", "128"]);
+    assert_eq!(world.log, ["512", "128", "128"]);
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn a_turns_budget_bounds_a_batch() {
     let mut before = 0;
     world.until(|world| {
         let started = world.stats().calls_started;
-        assert!(started - before <= 1_024, "{} in one turn", started - before);
+        assert!(started - before <= 512, "{} in one turn", started - before);
         before = started;
         started == 1_500
     });
