@@ -48,9 +48,9 @@ pub struct Config {
 
     /// Requests that a source may run in one dispatch while nothing else is ready (512).
     ///
-    /// Its peer has answers to look at while the rest is run: with 1 024 in flight on one connection
-    /// and all of them run before the first is answered, each end waits for the other, and a third of
-    /// the calls a second are lost.
+    /// Its peer is to have answers to look at while the rest is run: with 1 024 in flight on one
+    /// connection, and all of them run before the first is answered, each end waits for the other, and
+    /// there are a third fewer calls a second.
     ///
     /// Never less than [`Config::requests_per_turn`].
     pub requests_per_turn_alone: usize,
