@@ -19,7 +19,7 @@ use crate::{Closed, Role, Settings};
 const TAIL_COPY_BYTES_MAX: usize = 16 * 1024;
 /// A frame beyond this may not come in one read beside others; if it did not, the next is expected to
 /// be as long.
-pub(crate) const LONG_FRAME_BYTES_MIN: usize = 64 * 1024;
+const LONG_FRAME_BYTES_MIN: usize = 64 * 1024;
 /// Where a long frame is expected there is no more room than this, however large the budgets are: its
 /// buffer is to be a spare one afterwards, and not made and zeroed each time.
 const EXPECTED_BYTES_MAX: usize = 1024 * 1024;

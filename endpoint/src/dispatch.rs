@@ -6,9 +6,9 @@ use onceloop_protocol::cutter::Cut;
 use onceloop_protocol::error::Code;
 use onceloop_protocol::frame::{Frame, Header, Kind};
 use onceloop_protocol::table::Refusal;
-use onceloop_reactor::{Cx, Id, Input};
+use onceloop_reactor::{Cx, Id, Input, SPARE_BUFFER_BYTES_MAX};
 
-use crate::connection::{LONG_FRAME_BYTES_MIN, Phase, close, finish};
+use crate::connection::{Phase, close, finish};
 use crate::tail::Tail;
 use crate::{Closed, Connection, Frames, Role, deadlines};
 
@@ -207,7 +207,7 @@ fn fit_tail<S: 'static>(cx: &mut Cx<'_, S>, tail: Tail, needs: usize) -> Tail {
 /// Copies what a batch has left, at least a byte.
 #[inline(never)]
 fn copy_tail<S: 'static>(cx: &mut Cx<'_, S>, rest: &[u8], needs: usize) -> Tail {
-    let spare = match needs.max(rest.len()) > LONG_FRAME_BYTES_MIN {
+    let spare = match needs.max(rest.len()) > SPARE_BUFFER_BYTES_MAX {
         true => cx.registry.take_large_buffer(),
         false => cx.registry.take_buffer(),
     };

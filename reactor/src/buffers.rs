@@ -1,8 +1,9 @@
 //! Bounded pools of spare buffers, so that an idle connection holds none.
 
-/// Largest buffer of the common pool, in bytes; a larger one would stay with whoever writes a few
-/// bytes next.
-const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the largest buffer that [`Registry::take_buffer`](crate::Registry::take_buffer) lends; a
+/// larger one would stay with whoever writes a few bytes next, and is lent by
+/// [`Registry::take_large_buffer`](crate::Registry::take_large_buffer).
+pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Most bytes that all buffers of a pool hold, so that a few large messages do not hold memory for
 /// ever.

@@ -112,6 +112,7 @@ mod stream;
 mod timers;
 mod world;
 
+pub use buffers::SPARE_BUFFER_BYTES_MAX;
 pub use config::Config;
 pub use id::Id;
 pub use listener::{Address, Listener};

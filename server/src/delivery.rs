@@ -6,16 +6,12 @@ use bytes::Bytes;
 use onceloop_protocol::error::{Code, ErrorBody};
 use onceloop_protocol::frame::{self, HEADER_BYTES};
 use onceloop_protocol::table::{Answer, CallKey, Delivery, REPLY_COPY_BYTES_MAX, append_error};
-use onceloop_reactor::{Cx, Id};
+use onceloop_reactor::{Cx, Id, SPARE_BUFFER_BYTES_MAX};
 
 use crate::context::CallInfo;
 use crate::core::Core;
 use crate::peer::PeerConnection;
 use crate::{drain, durable};
-
-/// An answer beyond this takes its buffer with it, which was made for it and would not be the next
-/// answers' (a spare one is no longer). A shorter one is copied, and leaves them theirs.
-const COPY_BYTES_MAX: usize = 64 * 1024;
 
 /// What is left to do for an answer that the table has recorded.
 pub(crate) enum Recorded {
@@ -80,7 +76,8 @@ pub(crate) fn record<S: 'static>(
 /// that it is written once and copied never.
 #[inline(never)]
 fn take_large(out: &mut Vec<u8>, begin: usize) -> Bytes {
-    if begin > 0 || out.len() <= COPY_BYTES_MAX {
+    // A shorter one leaves the next answers their buffer; that of a longer one was made for it.
+    if begin > 0 || out.len() <= SPARE_BUFFER_BYTES_MAX {
         let frame = Bytes::copy_from_slice(&out[begin..]);
         out.truncate(begin);
         return frame;
